@@ -1,0 +1,59 @@
+"""multicam: which places in the image made this number what it is?
+
+Grad-CAM for any scalar of any PyTorch vision model; see `explain`.
+"""
+
+from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.errors import (
+    InputError,
+    LayerError,
+    MissingExtraError,
+    MulticamError,
+    TargetError,
+    UnreachedError,
+)
+from multicam.explainer import explain, explain_layers
+from multicam.explanation import Explanation, fuse
+from multicam.layers import FeatureMap, Layer, feature_maps, token_grid
+from multicam.targets import (
+    ClassLogit,
+    ClassLogProb,
+    Difference,
+    EmbeddingSimilarity,
+    Negative,
+    PerSample,
+    RegionMean,
+    TopClass,
+)
+from multicam.version import __version__
+from multicam.weighting import METHODS, grad_cam
+
+__all__ = [
+    "METHODS",
+    "ClassLogProb",
+    "ClassLogit",
+    "CrossCheck",
+    "Difference",
+    "EmbeddingSimilarity",
+    "Explanation",
+    "FeatureMap",
+    "InputError",
+    "Layer",
+    "LayerError",
+    "MissingExtraError",
+    "MulticamError",
+    "Negative",
+    "PerSample",
+    "RegionMean",
+    "TargetError",
+    "TopClass",
+    "UnreachedError",
+    "__version__",
+    "crosscheck",
+    "explain",
+    "explain_layers",
+    "feature_maps",
+    "fuse",
+    "grad_cam",
+    "token_grid",
+]

@@ -1,0 +1,151 @@
+"""The same maps from Captum, side by side with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from multicam.capture import buffers_kept, rnn_backward_allowed
+from multicam.errors import InputError
+from multicam.explainer import LayerLike, explain
+from multicam.forward import Forward, Inputs
+from multicam.layers import Located, Reshape, channels_first, locate
+from multicam.targets import Target, as_targets, evaluate
+from multicam.tracing import traced
+from multicam.weighting import grad_cam
+
+
+@dataclass(frozen=True, eq=False)
+class CrossCheck:
+    """Two computations of the same Grad-CAM maps and how far they are apart.
+
+    Attributes:
+        ours: signed maps of multicam, (batch, target, height, width).
+        captum: signed maps of Captum, of the same shape.
+        labels: `labels[sample][target]` names the score.
+        layer: name of the feature map.
+    """
+
+    ours: Float[Tensor, "batch target *grid"]
+    captum: Float[Tensor, "batch target *grid"]
+    labels: tuple[tuple[str, ...], ...]
+    layer: str
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute difference of any place."""
+        return (self.ours - self.captum).abs().max().item()
+
+    @property
+    def max_rel(self) -> float:
+        """The largest difference of a map, relative to that map's largest magnitude."""
+        difference = (self.ours - self.captum).abs().flatten(2).amax(dim=2)
+        peak = self.captum.abs().flatten(2).amax(dim=2)
+        return torch.where(difference > 0, difference / peak, 0).max().item()
+
+    @property
+    def correlation(self) -> float:
+        """The lowest Pearson correlation of a pair of maps, -1 to 1; NaN if one is constant."""
+        pairs = torch.stack([self.ours.flatten(2), self.captum.flatten(2)], dim=2)
+        each = [torch.corrcoef(pair.double())[0, 1] for pair in pairs.flatten(0, 1)]
+        return torch.stack(each).min().item()
+
+
+def crosscheck(
+    model: nn.Module,
+    inputs: Inputs,
+    target: Target | Sequence[Target] | None = None,
+    *,
+    layer: LayerLike | None = None,
+    forward: Callable[..., Any] | None = None,
+) -> CrossCheck:
+    """Compute the same Grad-CAM maps with Captum and compare.
+
+    Captum's `LayerGradCam` takes one target at a time and reads every layer's output
+    as (batch, channel, *grid). Where the output is laid out otherwise (tokens,
+    channels last), its activations and gradients come from Captum's
+    `LayerActivation` and `LayerGradientXActivation`, and equations 1 and 2 of the
+    Grad-CAM paper are applied to them after the same reshaping.
+
+    Args:
+        model: as for `explain`.
+        inputs: as for `explain`; floating-point tensors anywhere in it.
+        target: as for `explain`.
+        layer: one feature map, as for `explain`.
+        forward: as for `explain`.
+
+    Returns:
+        Both maps, and their differences.
+
+    Raises:
+        InputError: the layer runs more than once, and the call asked for is not the
+            last, the only one that Captum sees.
+    """
+    ours = explain(model, inputs, target, layer=layer, forward=forward)
+    call = Forward(model, inputs, forward)
+    located = locate(call, ours.layer if layer is None else layer)
+    reshape, batch = _as_captum_sees_it(call, located)
+    theirs = [
+        _captum_map(call, located, reshape, _scores(call, one, batch)) for one in as_targets(target)
+    ]
+    return CrossCheck(ours.maps, torch.stack(theirs, dim=1), ours.labels, ours.layer)
+
+
+def _as_captum_sees_it(call: Forward, layer: Located) -> tuple[Reshape, int]:
+    """How the layer's output becomes a grid, and its number of samples."""
+    with traced(call, [layer, replace(layer, call=-1)], record=False) as (_, (spot, last)):
+        if spot.activations is not last.activations:
+            raise InputError(
+                f"Captum sees only the last call of layer {layer.name!r}; "
+                f"check Layer({layer.name!r}, call=-1)"
+            )
+        return spot.reshape, spot.batch
+
+
+def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
+    """The target as a function of the floating-point tensors among the inputs."""
+    leaves, structure = pytree.tree_flatten(call.inputs)
+
+    def scores(*tensors: Tensor) -> Tensor:
+        given = iter(tensors)
+        filled = [next(given) if _is_floating(leaf) else leaf for leaf in leaves]
+        output = replace(call, inputs=pytree.tree_unflatten(filled, structure))()
+        return evaluate(target, output, batch)[0]
+
+    return scores
+
+
+def _captum_map(
+    call: Forward, layer: Located, reshape: Reshape, scores: Callable[..., Tensor]
+) -> Tensor:
+    from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation
+
+    with (
+        torch.inference_mode(False),
+        buffers_kept(call.model),
+        rnn_backward_allowed(call.model),
+    ):
+        leaves = pytree.tree_leaves(call.inputs)
+        given = tuple(leaf.detach().clone() for leaf in leaves if _is_floating(leaf))
+        if reshape is channels_first:
+            return _first(LayerGradCam(scores, layer.module).attribute(given)).squeeze(1).float()
+        activations = LayerActivation(scores, layer.module).attribute(given)
+        gradients = LayerGradientXActivation(
+            scores, layer.module, multiply_by_inputs=False
+        ).attribute(given)
+        return grad_cam(reshape(_first(activations)), reshape(_first(gradients))).float()
+
+
+def _is_floating(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def _first(attribution: Any) -> Tensor:
+    first: Tensor = attribution[0] if isinstance(attribution, tuple) else attribution
+    return first.detach()

@@ -1,0 +1,318 @@
+"""The result: signed maps with what is needed to read them, and views that show them."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from io import BytesIO
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from multicam.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from multicam.geometry import Photo
+    from multicam.images import ImageSource
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Maps that say which places made each score what it is.
+
+    Attributes:
+        maps: signed and not normalised, float32, (batch, target, height, width) in
+            cells of the feature map, on the model's device.
+        scores: (batch, target).
+        labels: `labels[sample][target]` names the score.
+        layer: name of the feature map.
+        method: name of the method.
+        versions: of multicam and torch.
+        photos: the original of each sample and the part of it that the model saw;
+            empty where `explain` was given tensors.
+    """
+
+    maps: Float[Tensor, "batch target *grid"]
+    scores: Float[Tensor, "batch target"]
+    labels: tuple[tuple[str, ...], ...]
+    layer: str
+    method: str
+    versions: Mapping[str, str]
+    photos: tuple[Photo, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        """One line with the shapes, the labels and what a map fails to say."""
+        labels = "; ".join(", ".join(row) for row in self.labels[:4])
+        labels += "; ..." if len(self.labels) > 4 else ""
+        silent = f", silent={self.silent}" if self.silent else ""
+        return (
+            f"Explanation(maps={tuple(self.maps.shape)}, labels={labels!r}, "
+            f"layer={self.layer!r}, method={self.method!r}{silent})"
+        )
+
+    @property
+    def silent(self) -> dict[tuple[int, int], str]:
+        """The maps that say nothing: (sample, target) to the reason."""
+        reasons = {}
+        for sample, row in enumerate(self.maps.detach()):
+            for target, values in enumerate(row):
+                if reason := _reason_for_silence(values):
+                    reasons[sample, target] = reason
+        return reasons
+
+    def heatmaps(self) -> Float[Tensor, "batch target *grid"]:
+        """What speaks for each score: ReLU of the maps, equation 2 of the Grad-CAM paper."""
+        return self.maps.relu()
+
+    def normalized(self) -> Float[Tensor, "batch target *grid"]:
+        """The signed maps, each divided by its own largest magnitude: -1 to 1.
+
+        This hides how strong one map is beside another. A map of zeros stays so.
+        """
+        peaks = self.maps.abs().flatten(2).amax(dim=2)
+        peaks = peaks.reshape(*peaks.shape, *[1] * (self.maps.ndim - 2))
+        return self.maps / torch.where(peaks > 0, peaks, 1)
+
+    def resized(self, size: tuple[int, int]) -> Float[Tensor, "batch target height width"]:
+        """The signed maps at another size, bilinear, half-pixel centres.
+
+        Args:
+            size: (height, width) in pixels.
+        """
+        return torch.nn.functional.interpolate(
+            self.maps, size=size, mode="bilinear", align_corners=False
+        )
+
+    def placed(
+        self, image: ImageSource | None = None, *, sample: int = 0, target: int = 0
+    ) -> Float[np.ndarray, "height width"]:
+        """The signed map laid on the photo where the model looked.
+
+        Args:
+            image: the photo, for explanations that carry none; the model is then
+                taken to have seen the whole of it.
+            sample: which one of the batch.
+            target: which one of its targets.
+
+        Returns:
+            (height, width) of the photo; NaN where the model did not look.
+        """
+        values = self.maps[sample, target].detach().float().cpu().numpy()
+        return self._photo(image, sample).geometry.place(values)
+
+    def boxes(
+        self, image: ImageSource | None = None, *, threshold: float = 0.15
+    ) -> list[list[Box | None]]:
+        """A box around what speaks for each score, in pixels of the photo.
+
+        The heatmap is cut at `threshold` times its maximum, and the box holds the
+        largest connected part: section 4.1 of the Grad-CAM paper.
+
+        Args:
+            image: as in `placed`.
+            threshold: as a fraction of the maximum, 0 to 1.
+
+        Returns:
+            `boxes[sample][target]` as (left, top, right, bottom); None where no value
+            is positive.
+
+        Raises:
+            InputError: the threshold is not between 0 and 1.
+        """
+        if not 0 <= threshold < 1:
+            raise InputError(f"threshold {threshold} is not in 0 <= threshold < 1")
+        samples, targets = self.maps.shape[:2]
+        return [
+            [
+                _box(self.placed(image, sample=sample, target=target), threshold)
+                for target in range(targets)
+            ]
+            for sample in range(samples)
+        ]
+
+    def overlay(
+        self,
+        image: ImageSource | None = None,
+        *,
+        sample: int = 0,
+        target: int = 0,
+        style: str = "heat",
+        **options: Any,
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """The map painted over the photo, in the photo's own size.
+
+        Args:
+            image: as in `placed`.
+            sample: which one of the batch.
+            target: which one of its targets.
+            style: "heat", "signed" or "spotlight".
+            options: of the style, such as `colormap` and `opacity`; see `multicam.overlay`.
+
+        Returns:
+            RGB, (height, width, 3), uint8.
+        """
+        from multicam.overlay import paint
+
+        photo = self._photo(image, sample)
+        values = self.placed(image, sample=sample, target=target)
+        return paint(np.asarray(photo.image), values, style=style, **options)
+
+    def figure(
+        self, image: ImageSource | None = None, *, sample: int = 0, style: str = "heat"
+    ) -> Figure:
+        """The photo and one map per target, side by side, with scores and a legend."""
+        from multicam.figures import figure
+
+        return figure(self, image, sample=sample, style=style)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything, the photos as PNG among it, to one safetensors file."""
+        from safetensors.torch import save_file
+
+        about = {
+            "labels": self.labels,
+            "layer": self.layer,
+            "method": self.method,
+            "versions": dict(self.versions),
+            "boxes": [photo.geometry.box for photo in self.photos],
+        }
+        tensors = {"maps": self.maps.detach().contiguous(), "scores": self.scores.detach()}
+        for index, photo in enumerate(self.photos):
+            tensors[f"photo.{index}"] = torch.frombuffer(_png(photo.image), dtype=torch.uint8)
+        save_file(tensors, path, metadata={"multicam": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Explanation:
+        """Read what `save` wrote; the tensors are on the CPU.
+
+        Raises:
+            InputError: the file is missing, or not an explanation.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        from multicam.geometry import Geometry, Photo
+        from multicam.images import load
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})["multicam"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError) as error:
+            raise InputError(f"{path} is not a saved explanation ({error})") from error
+        photos = []
+        for index, box in enumerate(about.pop("boxes")):
+            image = load(tensors[f"photo.{index}"].numpy().tobytes())
+            photos.append(Photo(image, Geometry((image.height, image.width), tuple(box))))
+        return cls(
+            maps=tensors["maps"],
+            scores=tensors["scores"],
+            labels=tuple(tuple(row) for row in about.pop("labels")),
+            photos=tuple(photos),
+            **about,
+        )
+
+    def _photo(self, image: ImageSource | None, sample: int) -> Photo:
+        from multicam.geometry import Geometry, Photo
+        from multicam.images import load
+
+        if image is not None:
+            loaded = load(image)
+            if self.photos and self.photos[sample].image.size == loaded.size:
+                return Photo(loaded, self.photos[sample].geometry)
+            return Photo(loaded, Geometry.whole((loaded.height, loaded.width)))
+        if not self.photos:
+            raise InputError("this explanation was made from tensors; pass the image to show it on")
+        return self.photos[sample]
+
+    def _repr_html_(self) -> str:
+        """The figure of each sample, for notebooks; the text where there is no photo."""
+        if not self.photos:
+            return f"<pre>{escape(repr(self))}</pre>"
+        figures = (self.figure(sample=sample) for sample in range(len(self.photos)))
+        encoded = (b64encode(_figure_png(figure)).decode() for figure in figures)
+        return "".join(f'<img src="data:image/png;base64,{data}">' for data in encoded)
+
+
+def fuse(explanations: Sequence[Explanation]) -> Explanation:
+    """One explanation from those of several layers: the mean of their normalised maps.
+
+    Each map is divided by its own largest magnitude, since gradients of different
+    layers have different scales, and resized to the finest of the grids.
+
+    Args:
+        explanations: of the same inputs and targets.
+
+    Returns:
+        Signed maps in -1 to 1; the layers' names joined by " + ".
+    """
+    if not explanations:
+        raise InputError("no explanations to fuse; give at least one layer")
+    first = explanations[0]
+    finest = max((one.maps.shape[2:] for one in explanations), key=lambda grid: grid.numel())
+    layers = [_normalized_at(one, finest) for one in explanations]
+    return Explanation(
+        maps=torch.stack(layers).mean(dim=0),
+        scores=first.scores,
+        labels=first.labels,
+        layer=" + ".join(one.layer for one in explanations),
+        method=first.method,
+        versions=first.versions,
+        photos=first.photos,
+    )
+
+
+def _normalized_at(explanation: Explanation, grid: torch.Size) -> Tensor:
+    maps = explanation.normalized()
+    if maps.shape[2:] == grid:
+        return maps
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+    return torch.nn.functional.interpolate(maps, size=tuple(grid), mode=mode, align_corners=False)
+
+
+def _reason_for_silence(values: Tensor) -> str | None:
+    if not values.isfinite().all():
+        return "not finite: the gradient or the activations overflowed"
+    if not values.any():
+        return "all zero: the score does not react to this layer"
+    if not (values > 0).any():
+        return "no positive value: nothing here speaks for the score"
+    if values.min() == values.max():
+        return "constant: every place counts the same"
+    return None
+
+
+def _box(values: np.ndarray, threshold: float) -> Box | None:
+    import cv2
+
+    heat = np.nan_to_num(values, nan=0.0)
+    if heat.max() <= 0:
+        return None
+    mask = (heat > threshold * heat.max()).astype(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    left, top, width, height, _ = max(stats[1:], key=lambda part: part[cv2.CC_STAT_AREA])
+    return float(left), float(top), float(left + width), float(top + height)
+
+
+def _figure_png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _png(image: Image) -> bytearray:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return bytearray(buffer.getvalue())
