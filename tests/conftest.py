@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches the network
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, Path]:
+    """The bundled photos by name: cat, coffee, astronaut, rocket."""
+    folder = Path(__file__).parents[1] / "multicam" / "photos"
+    return {path.stem: path for path in sorted(folder.glob("*.jpg"))}
