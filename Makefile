@@ -21,7 +21,7 @@ check: $(VENV)/.installed-dev  ## install, check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/.installed-dev  ## put the format right, and what lint can mend
 	$(BIN)/ruff format .

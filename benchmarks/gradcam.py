@@ -1,0 +1,270 @@
+"""What Grad-CAM costs beside a forward pass: multicam and its peers, side by side in one run.
+
+    pip install -e '.[bench]'
+    python benchmarks/gradcam.py               # two tables on the screen
+    python benchmarks/gradcam.py --markdown    # the same, for docs/performance.md
+
+ResNet-50 with random weights, images of 224 x 224, layer4, CPU. In each round every
+library is called once; a ratio compares a call with the forward pass of its own round.
+Each library takes the fastest way that it offers to K targets: torchcam one forward pass
+and K backward passes over a kept graph, captum and grad-cam K calls. Memory is measured
+in a process for each library (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+from multicam import ClassLogit, __version__, explain
+
+Run = Callable[[], Tensor]
+MAX_SECONDS = 20.0  # a library slower than this in all rounds is called less often
+MIN_CALLS = 2
+
+
+def forward(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return model(images)
+
+    return run
+
+
+def multicam(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
+    targets = [ClassLogit(index) for index in classes]
+    return lambda: explain(model, images, targets, layer="layer4").heatmaps()
+
+
+def torchcam(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
+    from torchcam.methods import GradCAM
+
+    def run() -> Tensor:
+        with GradCAM(model, "layer4") as cam:
+            scores = model(images)
+            maps = [cam(c, scores, normalized=False, retain_graph=True)[0] for c in classes]
+        return torch.stack(maps, dim=1)
+
+    return run
+
+
+def captum(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
+    from captum.attr import LayerGradCam
+
+    def run() -> Tensor:
+        cam = LayerGradCam(model, model.layer4)
+        # Its maps hold their graph; without detach K of them would be kept.
+        maps = [cam.attribute(images, c, relu_attributions=True).detach() for c in classes]
+        return torch.cat(maps, dim=1)
+
+    return run
+
+
+def grad_cam(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    def run() -> Tensor:
+        with GradCAM(model=model, target_layers=[model.layer4]) as cam:
+            maps = [cam(images, [ClassifierOutputTarget(c)] * len(images)) for c in classes]
+        return torch.stack([torch.from_numpy(batch) for batch in maps], dim=1)
+
+    return run
+
+
+ADAPTERS = {
+    "forward": forward,
+    "multicam": multicam,
+    "torchcam": torchcam,
+    "captum": captum,
+    "grad-cam": grad_cam,
+}
+
+
+def prepare(name: str, batch: int, targets: int) -> tuple[nn.Module, Run]:
+    torch.manual_seed(0)
+    model = resnet50().eval()
+    images = torch.randn(batch, 3, 224, 224)
+    return model, ADAPTERS[name](model, images, [60 * index for index in range(targets)])
+
+
+def timed(run: Run) -> tuple[float, Tensor]:
+    gc.collect()
+    start = time.perf_counter()
+    maps = run()
+    return time.perf_counter() - start, maps
+
+
+def must_agree(name: str, maps: Tensor, ours: Tensor) -> None:
+    """Peers may rescale and enlarge their maps; the pattern must be the same."""
+    theirs, ours = (nn.functional.adaptive_avg_pool2d(m, 7).flatten(2) for m in (maps, ours))
+    spoken = ours.any(dim=2)
+    theirs, ours = (m - m.mean(dim=2, keepdim=True) for m in (theirs, ours))
+    similarity = torch.cosine_similarity(theirs, ours, dim=2)[spoken]
+    if not similarity.numel() or similarity.min() < 0.95:
+        raise SystemExit(f"{name} gives other maps than multicam: {similarity.tolist()}")
+
+
+def time_case(batch: int, targets: int, rounds: int) -> dict[str, list[float]]:
+    """The seconds of each call of each library, in interleaved rounds after a warm-up."""
+    runs = {name: prepare(name, batch, targets)[1] for name in ADAPTERS}
+    ours = runs["multicam"]()
+    calls = {}
+    for name, run in runs.items():
+        warm_up, maps = timed(run)
+        if name != "forward":
+            must_agree(name, maps, ours)
+        calls[name] = max(MIN_CALLS, min(rounds, int(MAX_SECONDS / warm_up)))
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            if number < calls[name]:
+                taken[name].append(timed(run)[0])
+    return taken
+
+
+def time_cells(taken: dict[str, list[float]]) -> list[str]:
+    base = taken["forward"]
+    cells = [f"{median(base):.3f} s"]
+    for name in list(ADAPTERS)[1:]:
+        ratio = median(own / forward for own, forward in zip(taken[name], base, strict=False))
+        few = f", {len(taken[name])} calls" if len(taken[name]) < len(base) else ""
+        cells.append(f"{ratio:.2f} ({median(taken[name]):.3f} s{few})")
+    return cells
+
+
+def resident(field: str) -> int:
+    """VmRSS, memory now, or VmHWM, its peak since the last reset, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+class Saved:
+    """Counts the bytes that graphs keep for backward, beside the model's own tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        own = [*model.parameters(), *model.buffers()]
+        self.ignored = {tensor.untyped_storage().data_ptr() for tensor in own}
+        self.holders: Counter[int] = Counter()
+        self.now = self.peak = 0
+
+    def pack(self, tensor: Tensor) -> Held:
+        return Held(self, tensor)
+
+    def change(self, tensor: Tensor, by: int) -> None:
+        storage = tensor.untyped_storage()
+        key = storage.data_ptr()
+        if key in self.ignored:
+            return
+        before = self.holders[key]
+        self.holders[key] = before + by
+        if 0 in (before, before + by):
+            self.now += by * storage.nbytes()
+            self.peak = max(self.peak, self.now)
+
+
+class Held:
+    """One saved tensor, counted for as long as a graph holds it."""
+
+    def __init__(self, saved: Saved, tensor: Tensor) -> None:
+        self.saved, self.tensor = saved, tensor.detach()  # or it would hold its own graph
+        saved.change(tensor, +1)
+
+    def __del__(self) -> None:
+        self.saved.change(self.tensor, -1)
+
+
+def measure_memory(name: str, batch: int, targets: int) -> tuple[int, int]:
+    """Growth of the resident memory, and most bytes saved for backward, of one call each."""
+    model, run = prepare(name, batch, targets)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # reset VmHWM
+    before = resident("VmRSS")
+    run()
+    grown = resident("VmHWM") - before
+    saved = Saved(model)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
+        run()
+    return grown, saved.peak
+
+
+def memory_case(batch: int, targets: int, threads: int) -> dict[str, tuple[int, int]]:
+    measured = {}
+    for name in ADAPTERS:
+        options = f"--measure {name} --batches {batch} --targets {targets} --threads {threads}"
+        command = [sys.executable, __file__, *options.split()]
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        grown, saved = json.loads(printed)
+        measured[name] = grown, saved
+    return measured
+
+
+def show(title: str, rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
+    peers = [f"{name} {version(name)}" for name in list(ADAPTERS)[2:]]
+    columns = ["", "batch", "targets", "forward", f"multicam {__version__}", *peers]
+    if markdown:
+        table = [columns, ["---"] * len(columns), *rows]
+        print(f"**{title}**\n", *(f"| {' | '.join(row)} |" for row in table), "", sep="\n")
+        return
+    grid = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        grid.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(grid)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="calls of each fast library")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 1])
+    parser.add_argument("--targets", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--measure", choices=ADAPTERS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    cases = [(batch, targets) for batch in options.batches for targets in options.targets]
+    if options.measure:
+        print(json.dumps(measure_memory(options.measure, *cases[0])))
+        return
+    timing, memory = [], []
+    for batch, targets in cases:
+        case = [str(batch), str(targets)]
+        timing.append(["time", *case, *time_cells(time_case(batch, targets, options.rounds))])
+        measured = memory_case(batch, targets, options.threads).values()
+        for what, values in zip(("peak", "saved"), zip(*measured, strict=True), strict=True):
+            memory.append([what, *case, *(f"{value / 2**20:.1f} MiB" for value in values)])
+    setting = f"ResNet-50, layer4, torch {torch.__version__}, {options.threads} CPU threads"
+    show(
+        f"Time of a call as a multiple of the inference-mode forward pass; median of "
+        f"{options.rounds} rounds ({setting})",
+        timing,
+        markdown=options.markdown,
+    )
+    show(
+        "Memory: growth of the resident peak, and activations saved for backward",
+        memory,
+        markdown=options.markdown,
+    )
+
+
+if __name__ == "__main__":
+    main()
