@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +21,7 @@ Transform: TypeAlias = Callable[[Image.Image], Tensor]
 """A model's preprocessing: an RGB image to a tensor (channel, height, width)."""
 
 _LEAN = 0.2361  # how much of a ramp's range runs across it; no simple fraction
-_DITHER = (0.5698402910, 0.7548776662)  # the R2 sequence: spreads evenly over a plane
+_FILTER_REACH = 3  # pixels, of the photo or the input, that a Lanczos filter looks to either side
 _REPEATS = 8  # of a transform that draws random numbers: does anything come of them?
 _CACHE_SIZE = 256
 _measured: dict[tuple[tuple[int, int], bytes], Geometry] = {}
@@ -148,57 +148,75 @@ def _measure(transform: Transform, size: tuple[int, int], ramp: np.ndarray) -> G
         raise _unmeasurable("a black and a white photo come out the same")
     ramps = ramp, _values(transform, _ramp(size, axis=0))
     mixed = [((one - black) * contrast).sum(axis=0)[seen] / weight[seen] for one in ramps]
-    x, y = np.linalg.solve([[1 - _LEAN, _LEAN], [_LEAN, 1 - _LEAN]], np.stack(mixed))
+    places = np.linalg.solve([[1 - _LEAN, _LEAN], [_LEAN, 1 - _LEAN]], np.stack(mixed))
     rows, columns = np.nonzero(seen)
-    left, right = _ends(x, columns, rows, seen.shape[1], size[1])
-    top, bottom = _ends(y, rows, columns, seen.shape[0], size[0])
+    lengths = np.array([[size[1]], [size[0]]])
+    begin, step = _line(places, np.stack([columns, rows]), lengths)
+    end = begin + step * np.array([[seen.shape[1]], [seen.shape[0]]])
+    left, top, right, bottom = (np.stack([begin, end]) * lengths).flatten().tolist()
     return Geometry(size, (left, top, right, bottom))
 
 
-def _ends(
-    place: np.ndarray, along: np.ndarray, across: np.ndarray, count: int, length: int
-) -> tuple[float, float]:
-    """Where the two ends of one axis of the input lie on the photo, in its pixels.
+def _line(
+    places: Float[np.ndarray, "2 pixels"],
+    indices: Int[np.ndarray, "2 pixels"],
+    lengths: Int[np.ndarray, "2 1"],
+) -> tuple[Float[np.ndarray, "2 1"], Float[np.ndarray, "2 1"]]:
+    """Fit place = begin + step * index to both axes, x and y.
 
-    The line is fitted to the middle first, then to all that it puts well inside the
-    photo: filters behave differently at a border, and mirrored padding lies beyond it.
+    To the middle first, then to all that this puts well inside the photo: filters act
+    differently at a border, and mirrored padding lies beyond it.
 
     Args:
-        place: where on this axis of the photo, 0 to 1, each seen pixel came from.
-        along: the index of each seen pixel on this axis of the input.
-        across: its index on the other axis.
-        count: pixels of the input on this axis.
-        length: pixels of the photo on this axis.
+        places: where on the photo, 0 to 1, each seen pixel of the input came from.
+        indices: column and row of these pixels.
+        lengths: of the photo, in pixels.
+
+    Returns:
+        The place where the input's first pixel begins, and the step to the next one.
     """
-    first, last = along.min(), along.max() + 1
-    middle, extent = (first + last) / 2, last - first
-    if length == 1 or extent == 1:  # one pixel has no slope: it holds the whole photo
-        return float(-first * length / extent), float((count - first) * length / extent)
-    u = (along + 0.5 - middle) / extent
-    design = np.stack([np.ones_like(u), u, (across - across.mean()) / (np.ptp(across) or 1)], 1)
-    fitted = np.abs(u) <= max(0.25, 1 / extent)
-    for _ in range(3):
-        solution = _least_squares(design[fitted], place[fitted])
-        predicted = design @ solution
-        margin = min(0.25, max(3 * abs(solution[1]) / extent, 1.5 / length))
-        inside = np.abs(predicted - 0.5) <= 0.5 - margin
-        line = inside.any() and np.ptp(u[inside]) > 0
-        fitted = inside if line else np.ones_like(inside)
-    _check_fit(solution, (predicted - place)[fitted], length)
-    start, step, _ = solution
-    low, high = (start + step * (end - middle) / extent for end in (0, count))
-    return float(low * length), float(high * length)
+    first = indices.min(axis=1, keepdims=True)
+    extent = indices.max(axis=1, keepdims=True) + 1 - first
+    u = (indices + 0.5 - first) / extent - 0.5
+    fitted = (np.abs(u) <= np.maximum(0.25, 1 / extent)).all(axis=0)
+    lines = _least_squares(u[:, fitted], places[:, fitted])
+    for _ in range(2):
+        slopes = np.abs(lines[:, 1:].diagonal())[:, np.newaxis]
+        margin = np.minimum(_FILTER_REACH * np.maximum(slopes / extent, 1 / lengths), 0.25)
+        inside = (np.abs(_predicted(lines, u) - 0.5) <= 0.5 - margin).all(axis=0)
+        spread = inside.any() and (np.ptp(u[:, inside], axis=1) > 0).all()
+        fitted = inside if spread else np.ones_like(inside)
+        lines = _least_squares(u[:, fitted], places[:, fitted])
+    errors = _predicted(lines, u[:, fitted]) - places[:, fitted]
+    slopes, drifts = lines[:, 1:].diagonal()[:, np.newaxis], lines[[0, 1], [2, 1]][:, np.newaxis]
+    single = (lengths == 1) | (extent == 1)  # one pixel has no slope: it is the whole photo
+    _check_fit(slopes, drifts, errors, lengths, single)
+    slopes = np.where(single, 1.0, slopes)
+    middles = np.where(single, 0.5, lines[:, :1])
+    return middles - slopes * (0.5 + first / extent), slopes / extent
 
 
-def _least_squares(design: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return np.linalg.lstsq(design.T @ design, design.T @ values, rcond=None)[0]
+def _least_squares(u: np.ndarray, places: np.ndarray) -> Float[np.ndarray, "2 3"]:
+    """For x and y: the place at the centre, its slope along x, its slope along y."""
+    design = np.stack([np.ones_like(u[0]), *u])
+    return np.asarray(np.linalg.lstsq(design @ design.T, design @ places.T, rcond=None)[0].T)
 
 
-def _check_fit(solution: np.ndarray, errors: np.ndarray, length: int) -> None:
+def _predicted(lines: np.ndarray, u: np.ndarray) -> Float[np.ndarray, "2 pixels"]:
+    return lines[:, :1] + lines[:, 1:] @ u
+
+
+def _check_fit(
+    slopes: np.ndarray,
+    drifts: np.ndarray,
+    errors: np.ndarray,
+    lengths: np.ndarray,
+    single: np.ndarray,
+) -> None:
     """Allow for sampling whole pixels of the photo, and for rounding to 8 bits twice."""
-    _, step, drift = np.abs(solution)
-    spread = np.sqrt((errors**2).mean())
-    if drift > 0.005 * step + 0.5 / length or spread > 0.35 / length + 0.0035:
+    turned = np.abs(drifts) > 0.005 * np.abs(slopes) + 0.5 / lengths
+    bent = np.sqrt((errors**2).mean(axis=1, keepdims=True)) > 0.35 / lengths + 0.0035
+    if ((turned | bent) & ~single).any():
         raise _unmeasurable("it turns or bends the photo, or changes its brightness unevenly")
 
 
@@ -217,9 +235,13 @@ def _watched(transform: Transform, image: Image.Image) -> tuple[np.ndarray, bool
     return output, before != _random_states()
 
 
-def _random_states() -> tuple[object, ...]:
-    _, keys, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), keys.tobytes(), *rest, torch.get_rng_state().numpy().tobytes()
+def _random_states() -> list[object]:
+    state = np.random.get_state(legacy=False)["state"]
+    return [
+        random.getstate(),
+        (state["pos"], state["key"].tobytes()),
+        torch.get_rng_state().numpy().tobytes(),
+    ]
 
 
 def _values(transform: Transform, image: Image.Image) -> np.ndarray:
@@ -246,15 +268,16 @@ def _ramp(size: tuple[int, int], axis: int) -> Image.Image:
     """From black to white along an axis and a little across it, in 8 bits.
 
     So that rounding does not move the fitted line, also on photos much wider than 256
-    pixels, the ramp leans and is dithered. Computed in 1/256 grey; the dithers of row
-    and column add up modulo one grey.
+    pixels, the ramp leans, and noise decides where it rounds up. In 1/256 grey.
     """
     shares = (1 - _LEAN, _LEAN) if axis == 0 else (_LEAN, 1 - _LEAN)
-    indices = [np.arange(count) for count in size]
-    tops = [share * 255 * 256 / count for share, count in zip(shares, size, strict=True)]
-    grey = np.add.outer(*(np.rint((i + 0.5) * t).astype(np.uint16) for i, t in zip(indices, tops)))
-    dither = np.add.outer(*((i * s % 1 * 256).astype(np.uint8) for i, s in zip(indices, _DITHER)))
-    return Image.fromarray(((grey + dither) >> 8).astype(np.uint8)).convert("RGB")
+    down, right = (
+        np.rint(share * 255 * 256 * (np.arange(count) + 0.5) / count).astype(np.uint16)
+        for share, count in zip(shares, size, strict=True)
+    )
+    grey = np.add.outer(down, right)
+    grey += np.random.default_rng(axis).integers(256, size=size, dtype=np.uint8)
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _bilinear(

@@ -6,9 +6,9 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -19,6 +19,7 @@ from multicam.errors import InputError, MulticamError
 ImageSource: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 """A path, an encoded file, a PIL image, an array or a tensor."""
 
+_Stream: TypeAlias = BytesIO | BufferedReader
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)  # as in PIL.Image.open
 _RUNS_PROGRAMS = {"EPS"}  # decoded by Ghostscript
 _ROUNDING = 1e-4  # how far resampling may carry a float beyond 0 or 1
@@ -70,9 +71,9 @@ def load(source: ImageSource, *, max_pixels: int = 100_000_000) -> Image.Image:
 
 
 def _from_path(path: Path, max_pixels: int) -> Image.Image:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give an image file")
     try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give an image file")
         stream = path.open("rb")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist (looked from {Path.cwd()})") from error
@@ -82,7 +83,7 @@ def _from_path(path: Path, max_pixels: int) -> Image.Image:
         return _from_stream(stream, str(path), max_pixels)
 
 
-def _from_stream(stream: IO[bytes], name: str, max_pixels: int) -> Image.Image:
+def _from_stream(stream: _Stream, name: str, max_pixels: int) -> Image.Image:
     with _decoding(name):
         image = _identify(stream, name)
         width, height = image.size
@@ -108,7 +109,7 @@ def _decoding(name: str) -> Iterator[None]:
         )
 
 
-def _identify(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
+def _identify(stream: _Stream, name: str) -> ImageFile.ImageFile:
     """Read the header, no pixels.
 
     `Image.open` does the same, but then compares the size with a global of Pillow, and

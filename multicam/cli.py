@@ -1,0 +1,211 @@
+"""The command `multicam`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multicam.commands import Wanted, check_photos, classify_photos, show_layers
+from multicam.console import one_line_errors, working
+from multicam.tasks import classification
+from multicam.version import __version__
+
+PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")
+"""The bundled photos, in `multicam/photos`."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Style(str, Enum):
+    """How a map is painted on its photo."""
+
+    heat = "heat"
+    signed = "signed"
+    spotlight = "spotlight"
+
+
+ImageArgument = Annotated[
+    list[str], typer.Argument(metavar="IMAGE", help="Photos: JPEG, PNG, WebP, TIFF, ...")
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Classes, with commas between: names, parts of names that fit one class only, or "
+        "indices. Without it, the classes that the model ranks highest.",
+    ),
+]
+TopOption = Annotated[
+    int, typer.Option(min=1, metavar="N", help="How many of the highest classes.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="torchvision:NAME, timm:NAME or hf:NAME_OR_FOLDER. Without it, the bundled "
+        "EfficientNet-Lite0.",
+    ),
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYER",
+        help="Dotted name of the feature map; see [b]multicam layers[/b]. Without it, the last "
+        "one that the scores depend on.",
+    ),
+]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for the pictures, made if missing. No file is overwritten: where a name is "
+        "taken, a number is added (cat.tabby-2.png).",
+    ),
+]
+StyleOption = Annotated[
+    Style,
+    typer.Option(
+        metavar="STYLE",
+        help="heat: colours over the photo. signed: what speaks for and what against. "
+        "spotlight: what matters stays sharp, the rest is dim.",
+    ),
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"multicam {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _multicam(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Which places in an image made a model's score what it is? Grad-CAM on real photos.
+
+    Start with [b]multicam demo[/b].
+    """
+
+
+@app.command()
+def classify(
+    images: ImageArgument,
+    classes: ClassesOption = None,
+    top: TopOption = 3,
+    model: ModelOption = None,
+    layer: LayerOption = None,
+    out: OutOption = Path("multicam-out"),
+    style: StyleOption = Style.heat,
+    debug: DebugOption = False,
+) -> None:
+    """Name what is in photos, and show where each class comes from.
+
+    [b]Examples[/b]
+
+      multicam classify cat.jpg
+
+      multicam classify *.jpg --classes "boxer,tiger cat" --style spotlight
+
+      multicam classify dog.jpg --model torchvision:resnet50 --out maps
+    """
+    with one_line_errors(debug):
+        wanted = Wanted(classes, top, layer)
+        classify_photos(_load(model), _named(images), wanted, out=out, style=style.value)
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("multicam-demo"),
+    style: StyleOption = Style.heat,
+    debug: DebugOption = False,
+) -> None:
+    """Explain four bundled photos with the bundled ImageNet classifier.
+
+    [b]Example[/b]
+
+      multicam demo --out pictures
+    """
+    with one_line_errors(debug):
+        photos = [(name, _bundled(name)) for name in PHOTOS]
+        classify_photos(_load(None), photos, Wanted(), out=out, style=style.value)
+
+
+@app.command()
+def layers(model: ModelOption = None, debug: DebugOption = False) -> None:
+    """List the feature maps of a model, and mark the one that is used unless you name one.
+
+    Each line: the name for --layer, the kind of layer, its shape, the map's grid.
+
+    [b]Examples[/b]
+
+      multicam layers
+
+      multicam layers --model torchvision:resnet50
+    """
+    with one_line_errors(debug):
+        show_layers(_load(model), _bundled("cat.jpg"))
+
+
+@app.command()
+def check(
+    images: ImageArgument,
+    classes: ClassesOption = None,
+    top: TopOption = 3,
+    model: ModelOption = None,
+    layer: LayerOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Compute the same maps with Captum, and compare.
+
+    Exit code 1 where a map differs by more than 0.0001 of its largest value.
+
+    [b]Example[/b]
+
+      multicam check cat.jpg --model torchvision:resnet50 --layer layer3
+    """
+    with one_line_errors(debug):
+        agree = check_photos(_load(model), _named(images), Wanted(classes, top, layer))
+    if not agree:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="multicam")
+
+
+def _named(paths: list[str]) -> list[tuple[str, str]]:
+    return [(Path(path).name, path) for path in paths]
+
+
+def _bundled(photo: str) -> bytes:
+    return (files("multicam") / "photos" / photo).read_bytes()
+
+
+def _load(model: str | None) -> classification.Classification:
+    if model is not None and model.startswith("hf:"):
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+    with working("loading the model"):
+        return classification.load(model)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The work behind the subcommands of `multicam`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+from torch import Tensor
+
+from multicam.console import layer_tree, progress, show, table, working
+from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.images import ImageSource, load
+from multicam.layers import feature_maps
+from multicam.pictures import save_pictures
+from multicam.tasks.classification import Classification
+
+AGREEMENT = 1e-4
+"""The largest relative difference from Captum that rounding in float32 explains."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to explain, the same for every photo.
+
+    Attributes:
+        classes: names or indices, with commas between; None for the highest.
+        top: how many of the highest.
+        layer: dotted name, or None.
+    """
+
+    classes: str | None = None
+    top: int = 3
+    layer: str | None = None
+
+    def indices(self, task: Classification, probabilities: Tensor) -> list[int]:
+        """The classes to explain in a photo, given the probabilities of all, (classes,)."""
+        if self.classes is not None:
+            return [task.index(name) for name in self.classes.split(",")]
+        count = min(self.top, len(probabilities))
+        return [int(index) for index in probabilities.topk(count).indices]
+
+
+def classify_photos(
+    task: Classification,
+    photos: Sequence[tuple[str, ImageSource]],
+    wanted: Wanted,
+    *,
+    out: Path,
+    style: str,
+) -> None:
+    """Explain photos one by one, write their pictures, and print a table.
+
+    Args:
+        task: the classifier.
+        photos: file name and source of each.
+        wanted: what to explain.
+        out: folder for the pictures.
+        style: of the overlays.
+    """
+    results = table("photo", "class", "prob.", "logit", "picture", numbers=["prob.", "logit"])
+    silent: list[str] = []
+    try:
+        for name, source in progress(photos, "explaining"):
+            silent += _classify(task, name, source, wanted, results, out, style)
+    finally:
+        if results.row_count:
+            show(results)
+    for line in silent:
+        show(line)
+    show(f"Pictures are in {out.resolve()}")
+
+
+def _classify(
+    task: Classification,
+    name: str,
+    source: ImageSource,
+    wanted: Wanted,
+    results: Table,
+    out: Path,
+    style: str,
+) -> list[str]:
+    image = load(source)
+    probabilities = task.probabilities(image)[0]
+    indices = wanted.indices(task, probabilities)
+    explanation = task.explain(image, indices, layer=wanted.layer)
+    overlays, figure = save_pictures(explanation, out, Path(name).stem, style)
+    labels, scores = explanation.labels[0], explanation.scores[0].tolist()
+    for row, label in enumerate(labels):
+        results.add_row(
+            name if row == 0 else "",
+            label,
+            f"{probabilities[indices[row]]:.1%}",
+            f"{scores[row]:.2f}",
+            overlays[row].name,
+        )
+    results.add_row("", "(side by side)", "", "", figure.name, end_section=True)
+    return [
+        f"{name}, {labels[target]}: this map says nothing ({reason})"
+        for (_, target), reason in explanation.silent.items()
+    ]
+
+
+def check_photos(
+    task: Classification, photos: Sequence[tuple[str, ImageSource]], wanted: Wanted
+) -> bool:
+    """Compare the maps of photos with Captum's, and print a table.
+
+    Returns:
+        Whether every map agrees within `AGREEMENT` of its largest value.
+    """
+    numbers = ["max. abs.", "max. rel.", "correlation"]
+    results = table("photo", "class", "layer", *numbers, "", numbers=numbers)
+    agree = True
+    for name, source in progress(photos, "checking"):
+        image = load(source)
+        inputs, _ = task.prepare(image)
+        layer = task.layer if wanted.layer is None else wanted.layer
+        for index in wanted.indices(task, task.probabilities(image)[0]):
+            checked = crosscheck(task.model, inputs, task.target(index), layer=layer)
+            results.add_row(name, *_differences(checked))
+            agree &= checked.max_rel <= AGREEMENT
+    show(results)
+    return agree
+
+
+def show_layers(task: Classification, photo: ImageSource) -> None:
+    """Print the feature maps that the model makes of a photo as a tree."""
+    inputs, _ = task.prepare(photo)
+    with working("looking for feature maps"):
+        maps = feature_maps(task.model, inputs)
+        chosen = task.explain(photo, top=1).layer
+    show(layer_tree(type(task.model).__name__, maps, chosen))
+
+
+def _differences(checked: CrossCheck) -> tuple[str, ...]:
+    return (
+        checked.labels[0][0],
+        checked.layer,
+        f"{checked.max_abs:.1e}",
+        f"{checked.max_rel:.1e}",
+        f"{checked.correlation:.6f}",
+        "same" if checked.max_rel <= AGREEMENT else "DIFFERENT",
+    )

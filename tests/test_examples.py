@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_classify_says_where_the_cats_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("classify.py")
+    assert "Egyptian cat: logit 9." in capsys.readouterr().out
+    with Image.open(tmp_path / "egyptian_cat.png") as overlay:
+        assert overlay.size == (451, 300)
+    assert (tmp_path / "cat.png").exists()
+
+
+def test_what_makes_a_collage_similar_to_coffee_is_the_coffee(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = run("custom_target.py")
+    heat = example["alike"].heatmaps()[0, 0]
+    assert heat[4:].mean() > 2 * heat[:3].mean()
+    tabby, espresso = example["regions"].heatmaps()[0]
+    assert tabby[:3].mean() > 2 * tabby[4:].mean()
+    assert espresso[4:].mean() > 2 * espresso[:3].mean()
+    assert "similarity 0." in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"similarity.png", "regions.png"}
+
+
+def test_every_example_is_tested_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {"classify.py", "custom_target.py"}
