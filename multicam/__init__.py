@@ -14,7 +14,8 @@ from multicam.errors import (
 )
 from multicam.explainer import explain, explain_layers
 from multicam.explanation import Explanation, fuse
-from multicam.layers import FeatureMap, Layer, feature_maps, token_grid
+from multicam.grids import token_grid
+from multicam.layers import FeatureMap, Layer, feature_maps
 from multicam.targets import (
     ClassLogit,
     ClassLogProb,

@@ -9,7 +9,7 @@ and `.grad` stays as it was.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -42,21 +42,19 @@ def capture(layers: Mapping[str, nn.Module]) -> Iterator[Activations]:
     owner = threading.get_ident()
 
     def cut(name: str, output: Any) -> Any:
-        found = first_tensor(output)
-        if found is None:
+        if first_tensor(output) is None:
             raise LayerError(
                 f"layer {name!r} gives no floating-point tensor but {type(output).__name__}; "
                 "choose one that gives a feature map (`multicam.feature_maps` lists them)"
             )
-        recorded = found
-        if not (torch.is_grad_enabled() and found.requires_grad):
-            with torch.inference_mode(False):
-                copied = found.clone() if found.is_inference() else found.detach()
-                recorded = copied.requires_grad_()
-        torch.set_grad_enabled(True)
-        activations[name].append(recorded)
-        handed_on = recorded.clone()
-        return pytree.tree_map(lambda leaf: handed_on if leaf is found else leaf, output)
+
+        def record(found: Tensor) -> Tensor:
+            recorded = _differentiable_copy(found)
+            torch.set_grad_enabled(True)
+            activations[name].append(recorded)
+            return recorded.clone()
+
+        return with_first_tensor(output, record)
 
     with ExitStack() as hooks:
         for name, module in layers.items():
@@ -74,77 +72,21 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
-@contextmanager
-def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put back the buffers that a forward pass in training mode would update.
+def with_first_tensor(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same output, with its first floating-point tensor changed wherever it stands."""
+    found = first_tensor(output)
+    if found is None:
+        return output
+    changed = change(found)
+    return pytree.tree_map(lambda leaf: changed if leaf is found else leaf, output)
 
-    A batch norm in training mode moves its running statistics at every forward
-    pass; explaining a model must not.
+
+def _differentiable_copy(tensor: Tensor) -> Tensor:
+    """A node where the tensor is part of a graph, else a leaf.
+
+    A copy, since the model may still change its own tensor in place.
     """
-    training = (module for module in model.modules() if module.training)
-    kept = [
-        (buffer, buffer.clone())
-        for module in training
-        for buffer in module.buffers(recurse=False)
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
-
-
-class _CudnnSwitch:
-    """Switches cuDNN off while at least one thread asks for it, then puts it back."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders = 0
-        self._before = True
-
-    def off(self) -> None:
-        with self._lock:
-            if self._holders == 0:
-                self._before = torch.backends.cudnn.enabled
-                torch.backends.cudnn.enabled = False
-            self._holders += 1
-
-    def back(self) -> None:
-        with self._lock:
-            self._holders -= 1
-            if self._holders == 0:
-                torch.backends.cudnn.enabled = self._before
-
-
-_cudnn = _CudnnSwitch()
-
-
-@contextmanager
-def rnn_backward_allowed(model: nn.Module) -> Iterator[None]:
-    """Let gradients pass recurrent layers of `model` on CUDA, in any mode.
-
-    cuDNN refuses the backward pass of an RNN that ran in eval mode, and a double
-    backward in every mode. Inside this block RNNs alone run without cuDNN; their
-    mode, and cuDNN for all other layers, stay as they are.
-    """
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-    owner = threading.get_ident()
-    running: list[nn.Module] = []
-
-    def before(module: nn.Module, _args: Any) -> None:
-        if threading.get_ident() == owner:
-            _cudnn.off()
-            running.append(module)
-
-    def after(module: nn.Module, *_: Any) -> None:
-        if threading.get_ident() == owner and module in running:
-            running.remove(module)
-            _cudnn.back()
-
-    with ExitStack() as hooks:
-        for module in recurrent:
-            hooks.callback(module.register_forward_pre_hook(before).remove)
-            hooks.callback(module.register_forward_hook(after, always_call=True).remove)
-        yield
-
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        return tensor.clone()
+    with torch.inference_mode(False), torch.no_grad():
+        return tensor.clone().requires_grad_()

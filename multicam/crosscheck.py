@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from multicam.capture import buffers_kept, rnn_backward_allowed
-from multicam.errors import InputError
+from multicam.capture import capture, with_first_tensor
 from multicam.explainer import LayerLike, explain
 from multicam.forward import Forward, Inputs
-from multicam.layers import Located, Reshape, channels_first, locate
+from multicam.grids import Reshape, channels_first
+from multicam.guard import guarded
+from multicam.layers import Located, locate
 from multicam.targets import Target, as_targets, evaluate
 from multicam.tracing import traced
 from multicam.weighting import grad_cam
@@ -84,33 +88,24 @@ def crosscheck(
         Both maps, and their differences.
 
     Raises:
-        InputError: the layer runs more than once, and the call asked for is not the
-            last, the only one that Captum sees.
+        What `explain` raises.
     """
     ours = explain(model, inputs, target, layer=layer, forward=forward)
     call = Forward(model, inputs, forward)
     located = locate(call, ours.layer if layer is None else layer)
-    reshape, batch = _as_captum_sees_it(call, located)
-    theirs = [
-        _captum_map(call, located, reshape, _scores(call, one, batch)) for one in as_targets(target)
-    ]
+    with traced(call, [located], record=False) as (_, (spot,)):
+        reshape, batch = spot.reshape, spot.batch
+    with guarded(model), _relay(call, located) as relay:
+        theirs = [
+            _captum_map(call, relay, reshape, _scores(call, one, batch))
+            for one in as_targets(target)
+        ]
     return CrossCheck(ours.maps, torch.stack(theirs, dim=1), ours.labels, ours.layer)
-
-
-def _as_captum_sees_it(call: Forward, layer: Located) -> tuple[Reshape, int]:
-    """How the layer's output becomes a grid, and its number of samples."""
-    with traced(call, [layer, replace(layer, call=-1)], record=False) as (_, (spot, last)):
-        if spot.activations is not last.activations:
-            raise InputError(
-                f"Captum sees only the last call of layer {layer.name!r}; "
-                f"check Layer({layer.name!r}, call=-1)"
-            )
-        return spot.reshape, spot.batch
 
 
 def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
     """The target as a function of the floating-point tensors among the inputs."""
-    leaves, structure = pytree.tree_flatten(call.inputs)
+    leaves, structure = pytree.tree_flatten(call.arguments)
 
     def scores(*tensors: Tensor) -> Tensor:
         given = iter(tensors)
@@ -122,30 +117,50 @@ def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
 
 
 def _captum_map(
-    call: Forward, layer: Located, reshape: Reshape, scores: Callable[..., Tensor]
+    call: Forward, relay: nn.Module, reshape: Reshape, scores: Callable[..., Tensor]
 ) -> Tensor:
     from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation
 
-    with (
-        torch.inference_mode(False),
-        buffers_kept(call.model),
-        rnn_backward_allowed(call.model),
-    ):
-        leaves = pytree.tree_leaves(call.inputs)
-        given = tuple(leaf.detach().clone() for leaf in leaves if _is_floating(leaf))
-        if reshape is channels_first:
-            return _first(LayerGradCam(scores, layer.module).attribute(given)).squeeze(1).float()
-        activations = LayerActivation(scores, layer.module).attribute(given)
-        gradients = LayerGradientXActivation(
-            scores, layer.module, multiply_by_inputs=False
-        ).attribute(given)
-        return grad_cam(reshape(_first(activations)), reshape(_first(gradients))).float()
+    leaves = pytree.tree_leaves(call.arguments)
+    given = tuple(leaf.detach().clone() for leaf in leaves if _is_floating(leaf))
+    if reshape is channels_first:
+        return _plain(LayerGradCam(scores, relay).attribute(given)).squeeze(1)
+    activations = LayerActivation(scores, relay).attribute(given)
+    gradients = LayerGradientXActivation(scores, relay, multiply_by_inputs=False).attribute(given)
+    return grad_cam(reshape(_plain(activations)), reshape(_plain(gradients)))
+
+
+@contextmanager
+def _relay(call: Forward, layer: Located) -> Iterator[nn.Module]:
+    """A module through which goes the feature map alone, at the call that was asked for.
+
+    Captum knows only layers that give a tensor or a tuple of them, and mixes their calls.
+    """
+    relay = nn.Identity()
+    owner = threading.get_ident()
+    with torch.no_grad(), capture({layer.name: layer.module}) as activations:
+        call()
+    count = len(activations[layer.name])
+    turns = itertools.cycle(range(count))
+    chosen = (layer.call or 0) % count
+
+    def hand_over(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if threading.get_ident() != owner or next(turns) != chosen:
+            return None
+        torch.set_grad_enabled(True)
+        return with_first_tensor(output, relay)
+
+    handle = layer.module.register_forward_hook(hand_over)
+    try:
+        yield relay
+    finally:
+        handle.remove()
 
 
 def _is_floating(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
-def _first(attribution: Any) -> Tensor:
+def _plain(attribution: Any) -> Tensor:
     first: Tensor = attribution[0] if isinstance(attribution, tuple) else attribution
-    return first.detach()
+    return first.detach().float()

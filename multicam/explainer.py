@@ -49,7 +49,8 @@ def explain(
             price of one more forward pass, and two more for token models.
         method: a name in `METHODS`, or a function of (activations, gradients).
         forward: what to call in place of the model, such as `model.get_image_features`.
-        create_graph: keep the graph, so that the maps can be trained with.
+        create_graph: keep the graph, so that the maps can be trained with. Running
+            statistics move with the model's own forward passes, not with this one.
 
     Returns:
         Signed maps of shape (batch, target, height, width) with scores and labels.
@@ -73,8 +74,8 @@ def explain(
     }
     if isinstance(layer, (list, tuple)):
         return fuse(explain_layers(model, inputs, target, layers=layer, **options))
-    single = cast("LayerLike | None", layer)
-    return explain_layers(model, inputs, target, layers=[single], **options)[0]
+    layers = None if layer is None else [cast("LayerLike", layer)]
+    return explain_layers(model, inputs, target, layers=layers, **options)[0]
 
 
 def explain_layers(
@@ -82,7 +83,7 @@ def explain_layers(
     inputs: Inputs,
     target: Target | Sequence[Target] | None = None,
     *,
-    layers: Sequence[LayerLike | None],
+    layers: Sequence[LayerLike] | None,
     method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
@@ -93,7 +94,7 @@ def explain_layers(
         model: as for `explain`, like all arguments but `layers`.
         inputs: see `explain`.
         target: see `explain`.
-        layers: the feature maps; `[None]` finds one.
+        layers: the feature maps; None finds one.
         method: see `explain`.
         forward: see `explain`.
         create_graph: see `explain`.
@@ -104,9 +105,11 @@ def explain_layers(
     call = Forward(model, inputs, forward)
     with _context(call):
         task = _Task(call, as_targets(target), *method_named(method), create_graph)
-        if list(layers) == [None]:
+        if layers is None:
             return task.explain_last()
-        return task.explain([locate(call, layer) for layer in layers if layer is not None])
+        if not layers:
+            raise LayerError("the list of layers is empty; pass None to have one found")
+        return task.explain([locate(call, layer) for layer in layers])
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,10 @@ class _Task:
         A model that runs a part of itself under `no_grad` after the cut ends the
         recording there; it is run again with all of it recorded.
         """
+        if self.create_graph:
+            return self._explain(layers, record=True)
         try:
-            return self._explain(layers, record=self.create_graph)
+            return self._explain(layers, record=False)
         except UnreachedError:
             return self._explain(layers, record=True)
 
@@ -151,9 +156,10 @@ class _Task:
 
     def _explain(self, layers: Sequence[Located], *, record: bool) -> tuple[Explanation, ...]:
         maps: list[list[Tensor]] = [[] for _ in layers]
-        with traced(
-            self.forward, layers, record=record, keep_buffers=not self.create_graph
-        ) as (output, spots):
+        with traced(self.forward, layers, record=record, twice=self.create_graph) as traces:
+            output, spots = traces
+            if spots[0].batch == 0:
+                raise InputError("the batch is empty: there is nothing to explain")
             scored = [evaluate(target, output, spots[0].batch) for target in self.targets]
             gradients = score_gradients(
                 [score for score, _ in scored],
@@ -183,7 +189,8 @@ class _Task:
                 "it or in another branch, or the model or the target detaches in between; choose "
                 "an earlier layer, or a score that can be differentiated"
             )
-        with torch.set_grad_enabled(self.create_graph):
+        device = spot.activations.device.type
+        with torch.set_grad_enabled(self.create_graph), torch.autocast(device, enabled=False):
             activations = spot.grid(spot.activations)
             values = self.method(activations, spot.grid(gradient))
         expected = (activations.shape[0], *activations.shape[2:])

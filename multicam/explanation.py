@@ -109,7 +109,15 @@ class Explanation:
 
         Returns:
             (height, width) of the photo; NaN where the model did not look.
+
+        Raises:
+            InputError: there is no photo, or the map has not two dimensions.
         """
+        if self.maps.ndim != 4:
+            raise InputError(
+                f"a map over {tuple(self.maps.shape[2:])} places does not lie on a photo; "
+                "that takes (height, width)"
+            )
         values = self.maps[sample, target].detach().float().cpu().numpy()
         return self._photo(image, sample).geometry.place(values)
 

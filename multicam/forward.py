@@ -31,7 +31,7 @@ class Forward:
     def __call__(self) -> Any:
         """Run the model and give back its output, whatever its type."""
         call = self.function or self.model
-        inputs = pytree.tree_map(_usable_in_graph, self.inputs)
+        inputs = pytree.tree_map(_usable_in_graph, self.arguments)
         if isinstance(inputs, tuple):
             return call(*inputs)
         if isinstance(inputs, Mapping):
@@ -39,26 +39,29 @@ class Forward:
         return call(inputs)
 
     @property
+    def arguments(self) -> Inputs:
+        """The inputs, a mapping of any kind (a `UserDict`) as a dict, which pytree knows."""
+        return dict(self.inputs) if isinstance(self.inputs, Mapping) else self.inputs
+
+    @property
     def signal(self) -> tuple[int, ...] | None:
         """The shape of the image among the inputs: the floating tensor of most dimensions.
 
-        None where no input has (batch, channel, length) or more dimensions.
+        Failing that an integer tensor of at least four, such as an image of bytes. None
+        where no input has (batch, channel, length) or more dimensions.
         """
-        leaves = (leaf for leaf in _leaves(self.inputs) if isinstance(leaf, Tensor))
-        shapes = [tuple(t.shape) for t in leaves if t.is_floating_point() and t.ndim >= 3]
-        return max(shapes, key=len, default=None)
+        tensors = [leaf for leaf in pytree.tree_leaves(self.arguments) if isinstance(leaf, Tensor)]
+        floats = [tuple(t.shape) for t in tensors if t.is_floating_point() and t.ndim >= 3]
+        others = [tuple(t.shape) for t in tensors if t.ndim >= 4]
+        return max(floats or others, key=len, default=None)
 
     def describe(self) -> str:
         """The model and the shapes of its inputs, for messages."""
         shapes = ", ".join(
             str(tuple(leaf.shape)) if isinstance(leaf, Tensor) else type(leaf).__name__
-            for leaf in _leaves(self.inputs)
+            for leaf in pytree.tree_leaves(self.arguments)
         )
         return f"{type(self.model).__name__}, inputs {shapes}"
-
-
-def _leaves(inputs: Inputs) -> list[Any]:
-    return pytree.tree_leaves(dict(inputs) if isinstance(inputs, Mapping) else inputs)
 
 
 def _usable_in_graph(leaf: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Which feature map: by name, by module, or found; tokens laid out as a grid."""
+"""Which feature map: by name, by module, or found."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from multicam.capture import first_tensor
 from multicam.errors import LayerError, nearest
 from multicam.forward import Forward, Inputs
-
-Reshape = Callable[[Tensor], Tensor]
-"""Lays a layer's output out as (batch, channel, height, width)."""
-
-PREFIXES = (0, 1, 2, 4, 5)
-"""Leading non-image tokens in use: none, class, class + distillation, registers, class + 4."""
+from multicam.grids import Reshape, grid_of
+from multicam.guard import guarded
 
 POOLING = (
     nn.MaxPool1d,
@@ -35,6 +31,10 @@ POOLING = (
     nn.AdaptiveAvgPool2d,
     nn.AdaptiveAvgPool3d,
 )
+
+
+PARTS = (nn.Linear, nn.Embedding)
+"""Parts of a token layer: their output is a step on the way, such as queries and keys."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class FeatureMap:
         shape: of its (last) output, batch first.
         grid: height and width of the map that it gives.
         candidate: whether automatic search may choose it: one call, a bare tensor,
-            and not a pooling layer, which would only lower the resolution.
+            as many samples as the image, and neither a pooling layer, which would only
+            lower the resolution, nor a step within a token layer.
     """
 
     name: str
@@ -88,121 +89,35 @@ class FeatureMap:
     candidate: bool
 
 
-def token_grid(height: int, width: int, prefix: int = 0) -> Reshape:
-    """Lay out tokens (batch, prefix + height * width, channel) as a channels-first grid.
-
-    Args:
-        height: rows of the grid.
-        width: columns of the grid.
-        prefix: leading tokens that stand for no place (class and register tokens).
-
-    Returns:
-        A function from (batch, tokens, channel) to (batch, channel, height, width).
-    """
-
-    def reshape(tokens: Tensor) -> Tensor:
-        if tokens.ndim != 3 or tokens.shape[1] != prefix + height * width:
-            raise LayerError(
-                f"token_grid({height}, {width}, prefix={prefix}) needs shape "
-                f"(batch, {prefix + height * width}, channel); the layer gives "
-                f"{tuple(tokens.shape)}"
-            )
-        places = tokens[:, prefix:].transpose(1, 2)
-        return places.reshape(*places.shape[:2], height, width)
-
-    return reshape
-
-
-def channels_last(activations: Tensor) -> Tensor:
-    """Bring (batch, height, width, channel) to (batch, channel, height, width)."""
-    return activations.movedim(-1, 1)
-
-
-def channels_first(activations: Tensor) -> Tensor:
-    """Leave (batch, channel, height, width) as it is."""
-    return activations
-
-
-def infer_reshape(shape: tuple[int, ...], signal: tuple[int, ...] | None) -> Reshape:
-    """Tell from a layer's output shape how it becomes a channels-first grid.
-
-    Args:
-        shape: of the layer's output.
-        signal: of the model's image input, (batch, channel, height, width), if known.
-
-    Raises:
-        LayerError: the shape holds no grid, or leaves more than one reading.
-    """
-    size = None if signal is None or len(signal) != 4 else (signal[2], signal[3])
-    if len(shape) == 3 and (signal is None or len(signal) != 3):
-        return _infer_tokens(shape, size)
-    if len(shape) == 4 and size is not None:
-        first, last = shape[2:], shape[1:3]
-        if not _same_proportions(first, size) and _same_proportions(last, size):
-            return _spatial(channels_last, last, shape)
-    if len(shape) < 3:
-        raise LayerError(f"its output {shape} is not spatial; choose an earlier layer")
-    return _spatial(channels_first, shape[2:], shape)
-
-
-def _spatial(reshape: Reshape, grid: tuple[int, ...], shape: tuple[int, ...]) -> Reshape:
-    if torch.Size(grid).numel() < 2:
-        raise LayerError(f"its output {shape} has a single place; choose an earlier layer")
-    return reshape
-
-
-def _same_proportions(grid: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether `grid` is `size` divided by one stride, up to a cell at the border."""
-    (rows, columns), (height, width) = grid, size
-    return abs(rows * width - columns * height) <= max(height, width)
-
-
-def _infer_tokens(shape: tuple[int, ...], size: tuple[int, int] | None) -> Reshape:
-    count = shape[1]
-    readings = sorted(
-        (count - rows * columns, rows, columns)
-        for rows, columns in _grids(count, size)
-        if count - rows * columns in PREFIXES and rows * columns > 1
-    )
-    if len(readings) == 1:
-        prefix, rows, columns = readings[0]
-        return token_grid(rows, columns, prefix)
-    options = " or ".join(f"token_grid({r}, {c}, prefix={p})" for p, r, c in readings)
-    raise LayerError(
-        f"its output {shape} reads as {count} tokens, and their grid is not certain; say it with "
-        f"Layer(..., reshape={options or 'token_grid(height, width, prefix=...)'})"
-    )
-
-
-def _grids(count: int, size: tuple[int, int] | None) -> set[tuple[int, int]]:
-    if size is None:
-        return {(side, side) for side in range(2, int(count**0.5) + 1)}
-    height, width = size
-    patches = range(1, min(height, width) + 1)
-    floors = {(height // p, width // p) for p in patches}
-    return floors | {(-(-height // p), -(-width // p)) for p in patches}
-
-
 def locate(forward: Forward, layer: str | nn.Module | Layer) -> Located:
     """Find a layer in the model that `forward` runs.
 
     Raises:
         LayerError: the name is unknown (the nearest are listed), or the module
-            is not a part of the model.
+            is not a part of the model, or compiled by `torch.jit`.
     """
     spec = layer if isinstance(layer, Layer) else Layer(layer)
     modules = dict(forward.model.named_modules())
     if isinstance(spec.module, str):
         if spec.module not in modules:
             raise LayerError(f"no layer is called {spec.module!r}; {advice(forward, spec.module)}")
-        return Located(spec.module, modules[spec.module], spec.call, spec.reshape)
+        return _located(spec.module, modules[spec.module], spec)
     for name, module in modules.items():
         if module is spec.module:
-            return Located(name, module, spec.call, spec.reshape)
+            return _located(name, module, spec)
     raise LayerError(
         f"the given {type(spec.module).__name__} is not a part of the model; pass a module of "
         "the very model that is explained, or its dotted name"
     )
+
+
+def _located(name: str, module: nn.Module, spec: Layer) -> Located:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise LayerError(
+            f"layer {name!r} is compiled by torch.jit, which hides its output; explain the model "
+            "that it was scripted from, or choose a layer outside of it"
+        )
+    return Located(name, module, spec.call, spec.reshape)
 
 
 def advice(forward: Forward, name: str) -> str:
@@ -233,42 +148,63 @@ def feature_maps(
 
 def probe(forward: Forward) -> list[FeatureMap]:
     """The feature maps met by one forward pass; see `feature_maps`."""
-    found: dict[str, FeatureMap] = {}
-    pooled: list[Tensor] = []
+    maps = _Maps(forward.signal)
     owner = threading.get_ident()
-    signal = forward.signal
-
-    def record(name: str, module: nn.Module, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is None or (grid := grid_of(tensor, signal)) is None:
-            return
-        if isinstance(module, POOLING):
-            pooled.append(tensor)
-        candidate = (
-            tensor is output
-            and name not in found
-            and not any(tensor is other for other in pooled)
-        )
-        found.pop(name, None)
-        kind, shape = type(module).__name__, tuple(tensor.shape)
-        found[name] = FeatureMap(name, kind, shape, grid, candidate)
-
-    with ExitStack() as hooks, torch.no_grad():
+    with guarded(forward.model), torch.no_grad(), ExitStack() as hooks:
         for name, module in forward.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
 
             def hook(module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
                 if threading.get_ident() == owner:
-                    record(name, module, output)
+                    maps.record(name, module, output)
 
             hooks.callback(module.register_forward_hook(hook).remove)
         forward()
-    return list(found.values())
+    return maps.listed()
 
 
-def grid_of(tensor: Tensor, signal: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The grid of places in a layer's output, or None where it holds none for certain."""
-    try:
-        return tuple(infer_reshape(tuple(tensor.shape), signal)(tensor).shape[2:])
-    except LayerError:
-        return None
+class _Maps:
+    """The feature maps of a forward pass, told from what else goes through its modules."""
 
+    def __init__(self, signal: tuple[int, ...] | None) -> None:
+        self._signal = signal
+        self._found: dict[str, FeatureMap] = {}
+        self._pooled: list[Tensor] = []
+        self._sequences: set[int] = set()
+
+    def record(self, name: str, module: nn.Module, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is None:
+            return
+        if tensor.ndim == 3:
+            self._sequences.add(tensor.shape[1])
+        grid = grid_of(tensor, self._signal)
+        if grid is None:
+            return
+        if isinstance(module, POOLING):
+            self._pooled.append(tensor)
+        candidate = (
+            tensor is output
+            and name not in self._found
+            and not isinstance(module, PARTS)
+            and not any(tensor is pooled for pooled in self._pooled)
+            and self._is_of_the_image(tensor)
+        )
+        self._found.pop(name, None)
+        kind, shape = type(module).__name__, tuple(tensor.shape)
+        self._found[name] = FeatureMap(name, kind, shape, grid, candidate)
+
+    def listed(self) -> list[FeatureMap]:
+        """All maps; none with rows as many as tokens is a candidate: (batch, head, token, ...)."""
+        return [
+            replace(found, candidate=False)
+            if len(found.shape) == 4 and found.shape[2] in self._sequences
+            else found
+            for found in self._found.values()
+        ]
+
+    def _is_of_the_image(self, tensor: Tensor) -> bool:
+        """Whether it has one map per image: windows of attention are more."""
+        signal = self._signal
+        return signal is None or len(signal) < 4 or tensor.shape[0] == signal[0]

@@ -175,16 +175,22 @@ def colors(colormap: str) -> UInt8[np.ndarray, "256 3"]:
     """
     if colormap not in COLORMAPS:
         raise InputError(f"no colormap is called {colormap!r}; there are {', '.join(COLORMAPS)}")
-    steps = np.arange(256, dtype=np.uint8)
-    if colormap == "diverging":
-        stops = np.linspace(0, 255, len(_DIVERGING))
-        channels = [np.interp(steps, stops, channel) for channel in zip(*_DIVERGING, strict=True)]
-        table = np.stack(channels, axis=1).round().astype(np.uint8)
-    else:
-        code = getattr(cv2, f"COLORMAP_{colormap.upper()}")
-        table = cv2.applyColorMap(steps[:, None], code)[:, 0, ::-1].copy()
+    table = _diverging() if colormap == "diverging" else _opencv(colormap)
     table.flags.writeable = False
     return table
+
+
+def _opencv(colormap: str) -> np.ndarray:
+    code = getattr(cv2, f"COLORMAP_{colormap.upper()}")
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, np.newaxis], code)
+    return table[:, 0, ::-1].copy()
+
+
+def _diverging() -> np.ndarray:
+    stops = np.linspace(0, 255, len(_DIVERGING))
+    channels = zip(*_DIVERGING, strict=True)
+    table = np.stack([np.interp(np.arange(256), stops, channel) for channel in channels], axis=1)
+    return table.round().astype(np.uint8)
 
 
 def _relative(values: np.ndarray) -> np.ndarray | None:
@@ -211,8 +217,8 @@ def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
     scale = max(1.0, deviation / _BLUR_STEPS)
     small_size = max(1, round(width / scale)), max(1, round(height / scale))
     small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), deviation / scale)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    soft = cv2.GaussianBlur(small, (0, 0), deviation / scale)
+    return cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _outside_kept(image: np.ndarray, values: np.ndarray, picture: np.ndarray) -> np.ndarray:

@@ -55,9 +55,10 @@ def _fields(output: Any) -> dict[str | int, Tensor]:
     if isinstance(output, Mapping):
         pairs: Any = output.items()
     elif isinstance(output, (tuple, list)):
-        pairs = enumerate(output)
+        pairs = zip(getattr(output, "_fields", range(len(output))), output, strict=True)
     else:
-        pairs = getattr(output, "__dict__", {}).items()
+        names = [*getattr(output, "__slots__", ()), *getattr(output, "__dict__", ())]
+        pairs = ((name, getattr(output, name)) for name in names)
     return {key: value for key, value in pairs if isinstance(value, Tensor)}
 
 
@@ -160,7 +161,7 @@ class Difference:
 
     def __call__(self, output: Any) -> Tensor:
         """Scores of shape (batch,)."""
-        return self.a(output) - self.b(output)
+        return _wrapped(self.a)(output) - _wrapped(self.b)(output)
 
     def labels(self, output: Any) -> list[str]:
         """Both labels of each sample."""
@@ -182,7 +183,7 @@ class Negative:
 
     def __call__(self, output: Any) -> Tensor:
         """Scores of shape (batch,)."""
-        return -self.target(output)
+        return -_wrapped(self.target)(output)
 
     def labels(self, output: Any) -> list[str]:
         """The label of each sample, turned round."""
@@ -209,7 +210,7 @@ class EmbeddingSimilarity:
                 f"a reference of shape {tuple(self.reference.shape)} needs embeddings of shape "
                 f"(batch, {self.reference.shape[-1]}); the output has {tuple(embedding.shape)}"
             )
-        reference = self.reference.to(embedding)
+        reference = _constant(self.reference, embedding)
         return torch.cosine_similarity(embedding, reference.expand_as(embedding), dim=1)
 
     def labels(self, output: Any) -> list[str]:
@@ -248,7 +249,7 @@ class RegionMean:
                 f"the mask needs shape {tuple(plane.shape[1:])} and a place that is not 0; "
                 f"it has shape {tuple(self.mask.shape)} and the sum {self.mask.sum().item():g}"
             )
-        mask = self.mask.to(plane)
+        mask = _constant(self.mask, plane)
         return (plane * mask).sum(dim=(1, 2)) / mask.sum()
 
     def labels(self, output: Any) -> list[str]:
@@ -399,11 +400,17 @@ def evaluate(target: Target, output: Any, batch: int) -> tuple[Tensor, list[str]
     return score, _names(target, output, batch)
 
 
+def _constant(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor beside `like`; a copy of one made in inference mode, which no graph takes."""
+    moved = tensor.detach().to(like)
+    return moved.clone() if moved.is_inference() else moved
+
+
 def _names(target: Target, output: Any, batch: int | None = None) -> list[str]:
-    labels = getattr(target, "labels", None)
+    labels: Callable[[Any], list[str]] | None = getattr(_wrapped(target), "labels", None)
     if callable(labels):
         return list(labels(output))
-    size = batch if batch is not None else len(target(output))
+    size = batch if batch is not None else target(output).numel()
     return [_name(target)] * size
 
 

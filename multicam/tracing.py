@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multicam.capture import Activations, buffers_kept, capture, rnn_backward_allowed
-from multicam.errors import LayerError, UnreachedError
+from multicam.capture import Activations, capture
+from multicam.errors import InputError, LayerError, UnreachedError
 from multicam.forward import Forward
-from multicam.layers import Located, Reshape, advice, infer_reshape
+from multicam.grids import Reshape, infer_reshape
+from multicam.guard import guarded
+from multicam.layers import Located, advice
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Spot:
 
 @contextmanager
 def traced(
-    forward: Forward, layers: Sequence[Located], *, record: bool, keep_buffers: bool = True
+    forward: Forward, layers: Sequence[Located], *, record: bool, twice: bool = False
 ) -> Iterator[tuple[Any, list[Spot]]]:
     """Run the model once; inside the block, scores of its output can be differentiated.
 
@@ -53,7 +55,7 @@ def traced(
         forward: the model and its inputs.
         layers: where the graph is to be open.
         record: record the whole pass, rather than only what comes after the first layer.
-        keep_buffers: undo what layers in training mode do to their running statistics.
+        twice: gradients are to be differentiated again.
 
     Yields:
         The model's output, and a spot for each layer, in their order.
@@ -61,15 +63,19 @@ def traced(
     Raises:
         UnreachedError: a layer does not run.
         LayerError: a layer gives no grid, or runs more often than was said.
+        InputError: the parameters cannot be part of a graph.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(record))
-        stack.enter_context(rnn_backward_allowed(forward.model))
-        if keep_buffers:
-            stack.enter_context(buffers_kept(forward.model))
-        modules = {layer.name: layer.module for layer in layers}
-        activations = stack.enter_context(capture(modules))
+    if any(parameter.is_inference() for parameter in forward.model.parameters()):
+        raise InputError(
+            "the model's parameters were made in torch.inference_mode(), which rules gradients "
+            "out; make or load the model outside of it (inputs made inside are fine)"
+        )
+    modules = {layer.name: layer.module for layer in layers}
+    with (
+        guarded(forward.model, twice=twice),
+        torch.set_grad_enabled(record),
+        capture(modules) as activations,
+    ):
         output = forward()
         yield output, [_spot(forward, layer, activations) for layer in layers]
 

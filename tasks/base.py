@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from multicam.errors import InputError, MissingExtraError
 from multicam.explainer import LayerLike
 from multicam.explanation import Explanation
-from multicam.geometry import Photo, Transform, prepare
+from multicam.geometry import Photo
 from multicam.images import ImageSource
+from multicam.preprocessing import Transform, prepare
 from multicam.weighting import Method
 
 Images: TypeAlias = ImageSource | list[ImageSource] | tuple[ImageSource, ...]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from multicam.errors import InputError
 from multicam.explainer import LayerLike, explain
 from multicam.explanation import Explanation
-from multicam.geometry import Photo, Transform
+from multicam.geometry import Photo
+from multicam.preprocessing import Transform
 from multicam.targets import ClassLogit, Target, TopClass, class_scores
 from multicam.tasks import sources
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from multicam.errors import InputError, nearest
-from multicam.geometry import Transform
+from multicam.preprocessing import Transform
 from multicam.tasks import backbone
 from multicam.tasks.base import optional
 

