@@ -4,11 +4,13 @@
     python benchmarks/gradcam.py               # two tables on the screen
     python benchmarks/gradcam.py --markdown    # the same, for docs/performance.md
 
-ResNet-50 with random weights, images of 224 x 224, layer4, CPU. In each round every
-library is called once; a ratio compares a call with the forward pass of its own round.
+ResNet-50 with random weights, images of 224 x 224, layer4, CPU. Every library has a
+process of its own, so that none profits from memory that another has grown. In each
+round every one is called once, in random order, while the others wait; a ratio compares
+a call with the forward pass of its own round.
 Each library takes the fastest way that it offers to K targets: torchcam one forward pass
 and K backward passes over a kept graph, captum and grad-cam K calls. Memory is measured
-in a process for each library (Linux).
+in a fresh process for each library (Linux).
 """
 
 from __future__ import annotations
@@ -16,12 +18,17 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
+import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
@@ -36,6 +43,12 @@ from multicam import ClassLogit, __version__, explain
 Run = Callable[[], Tensor]
 MAX_SECONDS = 20.0  # a library slower than this in all rounds is called less often
 MIN_CALLS = 2
+HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""Has glibc keep memory while times are taken: else page faults decide, +-15 % by chance."""
 
 
 def forward(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
@@ -120,21 +133,50 @@ def must_agree(name: str, maps: Tensor, ours: Tensor) -> None:
         raise SystemExit(f"{name} gives other maps than multicam: {similarity.tolist()}")
 
 
-def time_case(batch: int, targets: int, rounds: int) -> dict[str, list[float]]:
+def serve(line: Connection, name: str, batch: int, targets: int, threads: int) -> None:
+    """A library in its own process: the maps and seconds of a warm-up, then a call when asked."""
+    torch.set_num_threads(threads)
+    _, run = prepare(name, batch, targets)
+    run()
+    warm_up, maps = timed(run)
+    line.send((warm_up, maps.clone().numpy()))
+    while line.recv():
+        line.send(timed(run)[0])
+
+
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def time_case(batch: int, targets: int, rounds: int, threads: int) -> dict[str, list[float]]:
     """The seconds of each call of each library, in interleaved rounds after a warm-up."""
-    runs = {name: prepare(name, batch, targets)[1] for name in ADAPTERS}
-    ours = runs["multicam"]()
-    calls = {}
-    for name, run in runs.items():
-        warm_up, maps = timed(run)
-        if name != "forward":
-            must_agree(name, maps, ours)
-        calls[name] = max(MIN_CALLS, min(rounds, int(MAX_SECONDS / warm_up)))
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds):
-        for name, run in runs.items():
-            if number < calls[name]:
-                taken[name].append(timed(run)[0])
+    taken: dict[str, list[float]] = {name: [] for name in ADAPTERS}
+    with ExitStack() as stack:
+        stack.enter_context(environment(HEAP))
+        lines = {}
+        for name in ADAPTERS:
+            lines[name], far = get_context("spawn").Pipe()
+            options = (far, name, batch, targets, threads)
+            worker = get_context("spawn").Process(target=serve, args=options, daemon=True)
+            worker.start()
+            stack.callback(worker.terminate)
+        warm_ups = {name: line.recv() for name, line in lines.items()}
+        for name in list(ADAPTERS)[1:]:
+            must_agree(name, *(torch.from_numpy(warm_ups[n][1]) for n in (name, "multicam")))
+        order = random.Random(0)
+        for number in range(rounds):
+            for name in order.sample(list(lines), len(lines)):
+                calls = max(MIN_CALLS, int(MAX_SECONDS / warm_ups[name][0]))
+                if number < calls:
+                    lines[name].send(True)
+                    taken[name].append(lines[name].recv())
     return taken
 
 
@@ -248,7 +290,9 @@ def main() -> None:
     timing, memory = [], []
     for batch, targets in cases:
         case = [str(batch), str(targets)]
-        timing.append(["time", *case, *time_cells(time_case(batch, targets, options.rounds))])
+        timing.append(
+            ["time", *case, *time_cells(time_case(batch, targets, options.rounds, options.threads))]
+        )
         measured = memory_case(batch, targets, options.threads).values()
         for what, values in zip(("peak", "saved"), zip(*measured, strict=True), strict=True):
             memory.append([what, *case, *(f"{value / 2**20:.1f} MiB" for value in values)])
