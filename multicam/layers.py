@@ -49,6 +49,7 @@ class Layer:
             that does not follow from the shape; see `token_grid`.
 
     Example:
+        >>> from multicam import Layer, token_grid
         >>> Layer("blocks.11.norm1", reshape=token_grid(14, 14, prefix=5)).module
         'blocks.11.norm1'
     """
