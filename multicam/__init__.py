@@ -16,6 +16,15 @@ from multicam.explainer import explain, explain_layers
 from multicam.explanation import Explanation, fuse
 from multicam.grids import token_grid
 from multicam.layers import FeatureMap, Layer, feature_maps
+from multicam.sequences import (
+    CaptionLogProb,
+    ConceptLogit,
+    ConceptLogProb,
+    PhraseLogit,
+    PhraseLogProb,
+    TokenLogit,
+    TokenLogProb,
+)
 from multicam.targets import (
     ClassLogit,
     ClassLogProb,
@@ -31,8 +40,11 @@ from multicam.weighting import METHODS, grad_cam
 
 __all__ = [
     "METHODS",
+    "CaptionLogProb",
     "ClassLogProb",
     "ClassLogit",
+    "ConceptLogProb",
+    "ConceptLogit",
     "CrossCheck",
     "Difference",
     "EmbeddingSimilarity",
@@ -45,8 +57,12 @@ __all__ = [
     "MulticamError",
     "Negative",
     "PerSample",
+    "PhraseLogProb",
+    "PhraseLogit",
     "RegionMean",
     "TargetError",
+    "TokenLogProb",
+    "TokenLogit",
     "TopClass",
     "UnreachedError",
     "__version__",

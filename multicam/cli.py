@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from importlib.resources import files
 from pathlib import Path
@@ -9,9 +11,16 @@ from typing import Annotated
 
 import typer
 
-from multicam.commands import Wanted, check_photos, classify_photos, show_layers
+from multicam.commands import (
+    Said,
+    Wanted,
+    caption_photos,
+    check_photos,
+    classify_photos,
+    show_layers,
+)
 from multicam.console import one_line_errors, working
-from multicam.tasks import classification
+from multicam.tasks import captioning, classification
 from multicam.version import __version__
 
 PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")
@@ -130,12 +139,53 @@ def classify(
 
 
 @app.command()
+def caption(
+    images: ImageArgument,
+    caption: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The caption to explain. Without it, the model's own."),
+    ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Words or phrases of the caption, with commas between. Without it, every word.",
+        ),
+    ] = None,
+    beam: Annotated[
+        int, typer.Option(metavar="N", help="Sequences kept while searching; 1 is greedy.")
+    ] = 5,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
+    ] = None,
+    layer: LayerOption = None,
+    out: OutOption = Path("multicam-out"),
+    style: StyleOption = Style.heat,
+    debug: DebugOption = False,
+) -> None:
+    """Say in a sentence what is in photos, and show where each word comes from.
+
+    [b]Examples[/b]
+
+      multicam caption dog.jpg
+
+      multicam caption dog.jpg --caption "a brown dog runs" --words "brown dog,runs"
+
+      multicam caption dog.jpg --model hf:Salesforce/blip-image-captioning-base
+    """
+    with one_line_errors(debug):
+        said = Said(caption, words, beam, layer)
+        caption_photos(_load_captioner(model), _named(images), said, out=out, style=style.value)
+
+
+@app.command()
 def demo(
     out: OutOption = Path("multicam-demo"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
 ) -> None:
-    """Explain four bundled photos with the bundled ImageNet classifier.
+    """Classify and caption four bundled photos with the bundled networks, and explain it all.
 
     [b]Example[/b]
 
@@ -144,6 +194,7 @@ def demo(
     with one_line_errors(debug):
         photos = [(name, _bundled(name)) for name in PHOTOS]
         classify_photos(_load(None), photos, Wanted(), out=out, style=style.value)
+        caption_photos(_load_captioner(None), photos, Said(), out=out, style=style.value)
 
 
 @app.command()
@@ -199,12 +250,23 @@ def _bundled(photo: str) -> bytes:
 
 
 def _load(model: str | None) -> classification.Classification:
+    with _loading(model):
+        return classification.load(model)
+
+
+def _load_captioner(model: str | None) -> captioning.Captioning:
+    with _loading(model):
+        return captioning.load(model)
+
+
+@contextmanager
+def _loading(model: str | None) -> Iterator[None]:
     if model is not None and model.startswith("hf:"):
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
     with working("loading the model"):
-        return classification.load(model)
+        yield
 
 
 if __name__ == "__main__":

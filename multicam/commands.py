@@ -11,9 +11,11 @@ from torch import Tensor
 
 from multicam.console import layer_tree, progress, show, table, working
 from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.explanation import Explanation
 from multicam.images import ImageSource, load
 from multicam.layers import feature_maps
-from multicam.pictures import save_pictures
+from multicam.pictures import save_figure, save_pictures
+from multicam.tasks.captioning import Captioning
 from multicam.tasks.classification import Classification
 
 AGREEMENT = 1e-4
@@ -100,6 +102,67 @@ def _classify(
         f"{name}, {labels[target]}: this map says nothing ({reason})"
         for (_, target), reason in explanation.silent.items()
     ]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What to explain of captions, the same for every photo.
+
+    Attributes:
+        caption: the text; None has the captioner write one.
+        words: words and phrases of it, with commas between; None for every word.
+        beam: sequences kept while the captioner searches.
+        layer: dotted name, or None.
+    """
+
+    caption: str | None = None
+    words: str | None = None
+    beam: int = 5
+    layer: str | None = None
+
+
+def caption_photos(
+    task: Captioning,
+    photos: Sequence[tuple[str, ImageSource]],
+    said: Said,
+    *,
+    out: Path,
+    style: str,
+) -> None:
+    """Explain the words of photos' captions, write a figure for each, and print a table.
+
+    Args:
+        task: the captioner.
+        photos: file name and source of each.
+        said: what to explain.
+        out: folder for the figures.
+        style: of the overlays.
+    """
+    results = table("photo", "caption", "word", "prob.", "picture", numbers=["prob."])
+    words = None if said.words is None else [word.strip() for word in said.words.split(",")]
+    try:
+        for name, source in progress(photos, "captioning"):
+            image = load(source)
+            caption = said.caption or task.caption(image, said.beam)
+            explanation = task.explain(image, caption, words, layer=said.layer)
+            figure = save_figure(explanation, out, f"{Path(name).stem}.caption", style)
+            _add_words(results, name, caption, explanation, figure)
+    finally:
+        if results.row_count:
+            show(results)
+    show(f"Pictures are in {out.resolve()}")
+
+
+def _add_words(
+    results: Table, name: str, caption: str, explanation: Explanation, figure: Path
+) -> None:
+    """A row for each word with its probability, given the words before it."""
+    labels, probabilities = explanation.labels[0], explanation.scores[0].exp().tolist()
+    last = len(labels) - 1
+    for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
+        first = (name, caption, figure.name) if row == 0 else ("", "", "")
+        whole = "(all of it)" if label == caption else label
+        results.add_row(*first[:2], whole, f"{probability:.2g}", first[2], end_section=row == last)
 
 
 def check_photos(

@@ -111,7 +111,7 @@ def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
         given = iter(tensors)
         filled = [next(given) if _is_floating(leaf) else leaf for leaf in leaves]
         output = replace(call, inputs=pytree.tree_unflatten(filled, structure))()
-        return evaluate(target, output, batch)[0]
+        return evaluate(target, output, batch).scores
 
     return scores
 

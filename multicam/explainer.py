@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -32,6 +32,7 @@ def explain(
     method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
+    copies: int = 1,
 ) -> Explanation:
     """Explain scores of a model by one of its feature maps.
 
@@ -51,6 +52,11 @@ def explain(
         forward: what to call in place of the model, such as `model.get_image_features`.
         create_graph: keep the graph, so that the maps can be trained with. Running
             statistics move with the model's own forward passes, not with this one.
+        copies: how many times the layer hands each sample on. What comes after it runs on
+            that many rows, each with a score and a gradient of its own: with one score
+            of a costly photo per row (the words of a caption), all are explained by one
+            pass up to the layer and one backward pass. The inputs that enter behind the
+            layer need `copies` rows for each sample, and so do the explanation's maps.
 
     Returns:
         Signed maps of shape (batch, target, height, width) with scores and labels.
@@ -71,6 +77,7 @@ def explain(
         "method": method,
         "forward": forward,
         "create_graph": create_graph,
+        "copies": copies,
     }
     if isinstance(layer, (list, tuple)):
         return fuse(explain_layers(model, inputs, target, layers=layer, **options))
@@ -87,6 +94,7 @@ def explain_layers(
     method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
+    copies: int = 1,
 ) -> tuple[Explanation, ...]:
     """Explain scores by several feature maps, kept apart, from one forward pass.
 
@@ -98,13 +106,17 @@ def explain_layers(
         method: see `explain`.
         forward: see `explain`.
         create_graph: see `explain`.
+        copies: see `explain`; it is the first layer that the model reaches which hands on
+            copies.
 
     Returns:
         One explanation per layer, in the order given.
     """
     call = Forward(model, inputs, forward)
     with _context(call):
-        task = _Task(call, as_targets(target), *method_named(method), create_graph)
+        if copies < 1:
+            raise InputError(f"copies={copies}: a sample is handed on once or more often")
+        task = _Task(call, as_targets(target), *method_named(method), create_graph, copies)
         if layers is None:
             return task.explain_last()
         if not layers:
@@ -121,6 +133,7 @@ class _Task:
     method_name: str
     method: Method
     create_graph: bool
+    copies: int
 
     def explain(self, layers: Sequence[Located]) -> tuple[Explanation, ...]:
         """Record only what comes after the first layer; everything, where that breaks.
@@ -156,30 +169,37 @@ class _Task:
 
     def _explain(self, layers: Sequence[Located], *, record: bool) -> tuple[Explanation, ...]:
         maps: list[list[Tensor]] = [[] for _ in layers]
-        with traced(self.forward, layers, record=record, twice=self.create_graph) as traces:
-            output, spots = traces
+        with self._traced(layers, record=record) as (output, spots):
             if spots[0].batch == 0:
                 raise InputError("the batch is empty: there is nothing to explain")
             scored = [evaluate(target, output, spots[0].batch) for target in self.targets]
             gradients = score_gradients(
-                [score for score, _ in scored],
+                [one.scores for one in scored],
                 [spot.activations for spot in spots],
                 create_graph=self.create_graph,
             )
-            for (_, labels), found in zip(scored, gradients, strict=True):
+            for one, found in zip(scored, gradients, strict=True):
                 for spot, gradient, collected in zip(spots, found, maps, strict=True):
-                    collected.append(self._map(spot, gradient, labels[0]))
-        scores = torch.stack([score for score, _ in scored], dim=1)
+                    collected.append(self._map(spot, gradient, one.labels[0]))
+        scores = torch.stack([one.scores for one in scored], dim=1)
         return tuple(
             Explanation(
                 maps=torch.stack(collected, dim=1).float(),
                 scores=scores if self.create_graph else scores.detach(),
-                labels=tuple(zip(*(labels for _, labels in scored), strict=True)),
+                labels=tuple(zip(*(one.labels for one in scored), strict=True)),
+                notes=tuple(zip(*(one.notes for one in scored), strict=True)),
                 layer=spot.name,
                 method=self.method_name,
                 versions=versions(),
             )
             for spot, collected in zip(spots, maps, strict=True)
+        )
+
+    def _traced(
+        self, layers: Sequence[Located], *, record: bool
+    ) -> AbstractContextManager[tuple[Any, list[Spot]]]:
+        return traced(
+            self.forward, layers, record=record, twice=self.create_graph, copies=self.copies
         )
 
     def _map(self, spot: Spot, gradient: Tensor | None, label: str) -> Tensor:
@@ -203,8 +223,8 @@ class _Task:
 
     def _last_reached(self, candidates: Sequence[Located]) -> Located:
         reached = {layer.name for layer in candidates}
-        with traced(self.forward, candidates, record=True) as (output, spots):
-            scores = [evaluate(target, output, spots[-1].batch)[0] for target in self.targets]
+        with self._traced(candidates, record=True) as (output, spots):
+            scores = [evaluate(target, output, spots[-1].batch).scores for target in self.targets]
             for found in score_gradients(scores, [spot.activations for spot in spots]):
                 reached &= {
                     spot.name

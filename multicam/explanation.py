@@ -43,6 +43,7 @@ class Explanation:
         versions: of multicam and torch.
         photos: the original of each sample and the part of it that the model saw;
             empty where `explain` was given tensors.
+        notes: `notes[sample][target]` says in a few words how high the score is.
     """
 
     maps: Float[Tensor, "batch target *grid"]
@@ -52,6 +53,7 @@ class Explanation:
     method: str
     versions: Mapping[str, str]
     photos: tuple[Photo, ...] = field(default=(), repr=False)
+    notes: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         """One line with the shapes, the labels and what a map fails to say."""
@@ -192,6 +194,7 @@ class Explanation:
 
         about = {
             "labels": self.labels,
+            "notes": self.notes,
             "layer": self.layer,
             "method": self.method,
             "versions": dict(self.versions),
@@ -228,6 +231,7 @@ class Explanation:
             maps=tensors["maps"],
             scores=tensors["scores"],
             labels=tuple(tuple(row) for row in about.pop("labels")),
+            notes=tuple(tuple(row) for row in about.pop("notes", ())),
             photos=tuple(photos),
             **about,
         )
@@ -279,6 +283,7 @@ def fuse(explanations: Sequence[Explanation]) -> Explanation:
         method=first.method,
         versions=first.versions,
         photos=first.photos,
+        notes=first.notes,
     )
 
 

@@ -28,6 +28,8 @@ _FONT = 13  # points
 _LINE = 0.24  # inches, a line of text
 _LETTER = 0.115  # inches, a generous mean of a letter's width
 _PANEL = 3.2  # inches, the longer side of a photo
+_SMALL_PANEL = 2.3  # the same where there are many
+_MANY = 10  # panels
 _LEAST_WIDTH = 2.4  # inches: room for a label
 _GAP = 0.15  # inches
 _BAR = 0.16  # inches, the thickness of the colour bar
@@ -69,7 +71,8 @@ def figure(
     if style not in _LEGENDS:
         raise InputError(f"no style is called {style!r}; there are {', '.join(_LEGENDS)}")
     photo = _photo(explanation, image, sample)
-    width, height = _panel_size(photo)
+    longer_side = _SMALL_PANEL if len(explanation.labels[sample]) >= _MANY else _PANEL
+    width, height = _panel_size(photo, longer_side)
     maps = [
         explanation.placed(None if image is None else photo, sample=sample, target=target)
         for target in range(len(explanation.labels[sample]))
@@ -96,18 +99,19 @@ def _photo(explanation: Explanation, image: ImageSource | None, sample: int) -> 
     return explanation.photos[sample].image
 
 
-def _panel_size(photo: Image) -> tuple[float, float]:
+def _panel_size(photo: Image, longer_side: float) -> tuple[float, float]:
     """Width and height in inches."""
-    scale = _PANEL / max(photo.size)
+    scale = longer_side / max(photo.size)
     return max(photo.width * scale, _LEAST_WIDTH), photo.height * scale
 
 
 def _titles(explanation: Explanation, sample: int, letters: int) -> list[str]:
     titles = []
-    scores = explanation.scores[sample].tolist()
+    scores = [f"score {score:.3g}" for score in explanation.scores[sample].tolist()]
+    notes = explanation.notes[sample] if explanation.notes else scores
     silent = explanation.silent
     for target, label in enumerate(explanation.labels[sample]):
-        parts = [label, f"score {scores[target]:.3g}"]
+        parts = [label, notes[target]]
         if reason := silent.get((sample, target)):
             parts.append(f"({reason})")
         titles.append("\n".join(fill(part, letters, max_lines=6) for part in parts))
@@ -115,12 +119,13 @@ def _titles(explanation: Explanation, sample: int, letters: int) -> list[str]:
 
 
 def _grid(titles: list[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A titled panel each, in rows of up to 5: as few empty places as possible.
+    """A titled panel each, in rows of up to 6: as few empty places as possible.
 
     Laid out in inches, so that no title is cut off however long it is.
     """
     count = len(titles)
-    columns = count if count < 5 else min((4, 5, 3), key=lambda number: -count % number)
+    choices = (6, 5, 4) if count > _MANY else (4, 5, 3)
+    columns = count if count < 5 else min(choices, key=lambda number: -count % number)
     rows = [titles[start : start + columns] for start in range(0, count, columns)]
     text = [(1 + max(title.count("\n") for title in row)) * _LINE + _GAP for row in rows]
     across = columns * (width + _GAP) + _GAP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -171,10 +172,12 @@ class _Maps:
     def __init__(self, signal: tuple[int, ...] | None) -> None:
         self._signal = signal
         self._found: dict[str, FeatureMap] = {}
+        self._calls = Counter[str]()
         self._pooled: list[Tensor] = []
         self._sequences: set[int] = set()
 
     def record(self, name: str, module: nn.Module, output: Any) -> None:
+        self._calls[name] += 1
         tensor = first_tensor(output)
         if tensor is None:
             return
@@ -187,7 +190,6 @@ class _Maps:
             self._pooled.append(tensor)
         candidate = (
             tensor is output
-            and name not in self._found
             and not isinstance(module, PARTS)
             and not any(tensor is pooled for pooled in self._pooled)
             and self._is_of_the_image(tensor)
@@ -197,13 +199,17 @@ class _Maps:
         self._found[name] = FeatureMap(name, kind, shape, grid, candidate)
 
     def listed(self) -> list[FeatureMap]:
-        """All maps; none with rows as many as tokens is a candidate: (batch, head, token, ...)."""
+        """All maps; no candidate has several calls, or the shape of attention over tokens."""
         return [
             replace(found, candidate=False)
-            if len(found.shape) == 4 and found.shape[2] in self._sequences
+            if self._calls[found.name] > 1 or self._is_of_tokens(found.shape)
             else found
             for found in self._found.values()
         ]
+
+    def _is_of_tokens(self, shape: tuple[int, ...]) -> bool:
+        """Whether it has as many rows as there are tokens: (batch, head, token, ...)."""
+        return len(shape) == 4 and shape[2] in self._sequences
 
     def _is_of_the_image(self, tensor: Tensor) -> bool:
         """Whether it has one map per image: windows of attention are more."""

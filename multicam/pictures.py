@@ -35,10 +35,23 @@ def save_pictures(
         with open_new(folder, f"{name}.{file_name(label)}", ".png") as file:
             Image.fromarray(pixels).save(file, format="PNG")
         overlays.append(Path(file.name))
+    return overlays, save_figure(explanation, folder, f"{name}.figure", style)
+
+
+def save_figure(explanation: Explanation, folder: Path, name: str, style: str) -> Path:
+    """Write the figure of the first photo as `NAME.png`, or with a number if that is taken.
+
+    Args:
+        explanation: with its photo.
+        folder: where it goes; made if it is missing.
+        name: of the file, without its ending.
+        style: of the overlays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     figure = explanation.figure(style=style)
-    with open_new(folder, f"{name}.figure", ".png") as file:
+    with open_new(folder, name, ".png") as file:
         figure.savefig(file, format="png", dpi=150)
-    return overlays, Path(file.name)
+    return Path(file.name)
 
 
 def open_new(folder: Path, name: str, suffix: str) -> BinaryIO:

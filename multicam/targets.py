@@ -3,7 +3,8 @@
 A target takes the output of the model, whatever its type, and returns a tensor of
 shape (batch,) that can be differentiated. A function of your own is as good as the
 classes here. A target may also have a method `labels(output) -> list[str]`, which
-names its score for each sample; else its name or `repr` does.
+names its score for each sample; else its name does. And it may have
+`notes(output) -> list[str]`: what figures say of a sample's score, such as a probability.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex, TypeAlias, cast
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -363,16 +364,27 @@ def _wrapped(target: Target) -> Target:
     return PerSample(target) if foreign else target
 
 
-def evaluate(target: Target, output: Any, batch: int) -> tuple[Tensor, list[str]]:
-    """The scores of a target, checked, and their labels.
+class Scored(NamedTuple):
+    """What a target makes of an output.
+
+    Attributes:
+        scores: (batch,), with their graph.
+        labels: the name of each sample's score.
+        notes: what to say of each score in a figure.
+    """
+
+    scores: Tensor
+    labels: list[str]
+    notes: list[str]
+
+
+def evaluate(target: Target, output: Any, batch: int) -> Scored:
+    """The scores of a target, checked, with their labels and notes.
 
     Args:
         target: the target.
         output: of the model.
         batch: number of samples in the feature map.
-
-    Returns:
-        Scores of shape (batch,) with their graph, and one label per sample.
 
     Raises:
         TargetError: not one finite floating-point score per sample.
@@ -397,7 +409,14 @@ def evaluate(target: Target, output: Any, batch: int) -> tuple[Tensor, list[str]
     if not score.isfinite().all():
         bad = [i for i, ok in enumerate(score.isfinite().tolist()) if not ok]
         raise TargetError(f"{name} is not finite (NaN or infinite) for sample {bad}")
-    return score, _names(target, output, batch)
+    return Scored(score, _names(target, output, batch), _notes(target, output, score))
+
+
+def _notes(target: Target, output: Any, scores: Tensor) -> list[str]:
+    notes: Callable[[Any], list[str]] | None = getattr(target, "notes", None)
+    if callable(notes):
+        return list(notes(output))
+    return [f"score {score:.3g}" for score in scores.tolist()]
 
 
 def _constant(tensor: Tensor, like: Tensor) -> Tensor:

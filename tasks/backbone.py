@@ -111,6 +111,21 @@ def preprocess(image: Image.Image) -> Float[Tensor, "3 224 224"]:
     side = max(1, min(image.size) * SIZE // (SIZE + CROP_PADDING))
     left, top = (image.width - side + 1) // 2, (image.height - side + 1) // 2
     box = (left, top, left + side, top + side)
-    resized = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box)
-    pixels = torch.from_numpy(np.asarray(resized, dtype=np.float32))
+    return _scaled(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box))
+
+
+def squeeze(image: Image.Image) -> Float[Tensor, "3 224 224"]:
+    """The whole photo on the network's square, whatever its proportions; (pixel - 127) / 128.
+
+    Args:
+        image: RGB, of any size.
+
+    Returns:
+        The network's input, -0.99 to 1.
+    """
+    return _scaled(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _scaled(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32))
     return (pixels.permute(2, 0, 1) - 127) / 128

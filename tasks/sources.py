@@ -87,10 +87,11 @@ def _from_hugging_face(name: str) -> Source:
 
     processor = AutoImageProcessor.from_pretrained(name)
     model = AutoModelForImageClassification.from_pretrained(name)
-    return Source(model, partial(_processed, processor), model.config.id2label)
+    return Source(model, partial(processed, processor), model.config.id2label)
 
 
-def _processed(processor: Callable[..., Mapping[str, Tensor]], image: Image) -> Tensor:
+def processed(processor: Callable[..., Mapping[str, Tensor]], image: Image) -> Tensor:
+    """A photo as an image processor of Hugging Face prepares it."""
     return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 

@@ -42,5 +42,37 @@ def test_what_makes_a_collage_similar_to_coffee_is_the_coffee(
     assert {path.name for path in tmp_path.iterdir()} == {"similarity.png", "regions.png"}
 
 
-def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"classify.py", "custom_target.py"}
+def test_the_words_of_a_caption_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = run("caption.py")
+    assert example["told"].labels == (("smiling woman", "suit"),)
+    assert example["anyone"].scores.item() > example["told"].scores[0, 0].item()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(example["said"].labels[0])
+    assert all(": p = " in line for line in printed)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "caption.png",
+        "phrases.png",
+        "person.png",
+    }
+
+
+def test_a_captioner_of_ones_own_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = run("caption_your_own_model.py")
+    assert example["explanation"].maps.shape == (1, 8, 7, 7)
+    assert example["checked"].max_rel <= 1e-5
+    assert "8 maps; largest difference from Captum" in capsys.readouterr().out
+    assert (tmp_path / "own_caption.png").exists()
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "caption.py",
+        "caption_your_own_model.py",
+        "classify.py",
+        "custom_target.py",
+        "train_captioner.py",  # in test_training.py
+    }

@@ -240,3 +240,24 @@ def test_what_torch_jit_compiled_is_refused_and_the_rest_works() -> None:
 
 def test_the_nearest_names_do_not_depend_on_case() -> None:
     assert nearest("LAYR4", ["conv1", "layer3", "Layer4"], count=1) == ["Layer4"]
+
+
+class Twice(nn.Module):
+    """Its norm runs on the map, and then on the pooled vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        places = self.norm(self.conv(images).permute(0, 2, 3, 1)).tanh()
+        pooled: Tensor = self.norm(places.mean(dim=(1, 2)))
+        return pooled
+
+
+def test_a_module_that_runs_again_on_something_else_is_no_candidate() -> None:
+    maps = {found.name: found for found in feature_maps(Twice(), torch.randn(1, 3, 32, 32))}
+    assert maps["norm"].shape == (1, 32, 32, 8)
+    assert not maps["norm"].candidate
+    assert explain(Twice(), torch.randn(1, 3, 32, 32)).layer == "conv"
