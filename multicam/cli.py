@@ -24,7 +24,10 @@ from multicam.tasks import captioning, classification
 from multicam.version import __version__
 
 PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")
-"""The bundled photos, in `multicam/photos`."""
+"""The bundled photos that are classified, in `multicam/photos`."""
+
+PEOPLE = ("astronaut.jpg", "hopper.jpg")
+"""Those that are captioned: the bundled captioner knows people best."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -185,7 +188,7 @@ def demo(
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
 ) -> None:
-    """Classify and caption four bundled photos with the bundled networks, and explain it all.
+    """Classify and caption bundled photos with the bundled networks, and explain it all.
 
     [b]Example[/b]
 
@@ -194,7 +197,8 @@ def demo(
     with one_line_errors(debug):
         photos = [(name, _bundled(name)) for name in PHOTOS]
         classify_photos(_load(None), photos, Wanted(), out=out, style=style.value)
-        caption_photos(_load_captioner(None), photos, Said(), out=out, style=style.value)
+        people = [(name, _bundled(name)) for name in PEOPLE]
+        caption_photos(_load_captioner(None), people, Said(), out=out, style=style.value)
 
 
 @app.command()

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from multicam.console import layer_tree, progress, show, table, working
 from multicam.crosscheck import CrossCheck, crosscheck
-from multicam.explanation import Explanation
 from multicam.images import ImageSource, load
 from multicam.layers import feature_maps
 from multicam.pictures import save_figure, save_pictures
@@ -138,31 +137,25 @@ def caption_photos(
         out: folder for the figures.
         style: of the overlays.
     """
-    results = table("photo", "caption", "word", "prob.", "picture", numbers=["prob."])
+    results = table("photo", "caption", "prob.", "picture", numbers=["prob."])
     words = None if said.words is None else [word.strip() for word in said.words.split(",")]
     try:
         for name, source in progress(photos, "captioning"):
             image = load(source)
-            caption = said.caption or task.caption(image, said.beam)
+            caption = task.caption(image, said.beam) if said.caption is None else said.caption
             explanation = task.explain(image, caption, words, layer=said.layer)
             figure = save_figure(explanation, out, f"{Path(name).stem}.caption", style)
-            _add_words(results, name, caption, explanation, figure)
+            probabilities = [f"{p:.2g}" for p in explanation.scores[0].exp().tolist()]
+            whole = probabilities[-1] if words is None else ""
+            results.add_row(name, caption, whole, figure.name)
+            if words is not None:
+                for label, probability in zip(explanation.labels[0], probabilities, strict=True):
+                    results.add_row("", f"  {label}", probability, "")
+            results.add_section()
     finally:
         if results.row_count:
             show(results)
     show(f"Pictures are in {out.resolve()}")
-
-
-def _add_words(
-    results: Table, name: str, caption: str, explanation: Explanation, figure: Path
-) -> None:
-    """A row for each word with its probability, given the words before it."""
-    labels, probabilities = explanation.labels[0], explanation.scores[0].exp().tolist()
-    last = len(labels) - 1
-    for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
-        first = (name, caption, figure.name) if row == 0 else ("", "", "")
-        whole = "(all of it)" if label == caption else label
-        results.add_row(*first[:2], whole, f"{probability:.2g}", first[2], end_section=row == last)
 
 
 def check_photos(

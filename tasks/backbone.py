@@ -114,16 +114,17 @@ def preprocess(image: Image.Image) -> Float[Tensor, "3 224 224"]:
     return _scaled(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=box))
 
 
-def squeeze(image: Image.Image) -> Float[Tensor, "3 224 224"]:
+def squeeze(image: Image.Image, size: int = SIZE) -> Float[Tensor, "3 size size"]:
     """The whole photo on the network's square, whatever its proportions; (pixel - 127) / 128.
 
     Args:
         image: RGB, of any size.
+        size: height and width of the square, pixels.
 
     Returns:
         The network's input, -0.99 to 1.
     """
-    return _scaled(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+    return _scaled(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _scaled(image: Image.Image) -> Tensor:

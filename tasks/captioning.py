@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias, cast, final
 
 import torch
@@ -31,6 +31,13 @@ from multicam.weighting import Method
 TargetOf: TypeAlias = Callable[[Sequence[int], Sequence[int]], Target]
 """From the steps of a phrase and its tokens at them to what is explained of it."""
 
+MAP_SIZE = 320
+"""Pixels a side of the bundled captioner's input for explaining: maps of 10 x 10 places.
+
+Captions are written at 224 pixels, the size of the training; docs/grounding.md has how
+well words point at either size.
+"""
+
 Generate: TypeAlias = Callable[[Tensor, int, int], list[int]]
 """From one photo, a beam and a length to the tokens of a caption, without start and end."""
 
@@ -52,7 +59,8 @@ def load(name: str | None = None) -> Captioning:
     """
     if name is None:
         model, vocabulary = pretrained()
-        return Captioning(model, backbone.squeeze, vocabulary, layer=LAYER)
+        closer = partial(backbone.squeeze, size=MAP_SIZE)
+        return Captioning(model, backbone.squeeze, vocabulary, map_transform=closer, layer=LAYER)
     kind, _, rest = name.partition(":")
     if kind != "hf" or not rest:
         raise InputError(
@@ -73,6 +81,8 @@ class Captioning:
     Args:
         model: the network that holds the feature maps.
         transform: from an RGB photo to (channel, height, width), not random.
+        map_transform: the same for explaining, where a larger input than that for writing
+            captions gives finer maps; the encoder needs to take both sizes.
         vocabulary: its words; see `Vocabulary.of_words` for a plain list.
         captioner: what encodes and decodes; None where the model itself does.
         generate: how the model captions a photo by itself; None for beam search by
@@ -92,6 +102,7 @@ class Captioning:
     vocabulary: Vocabulary
     captioner: EncoderDecoder | None = field(default=None, kw_only=True)
     generate: Generate | None = field(default=None, kw_only=True)
+    map_transform: Transform | None = field(default=None, kw_only=True)
     layer: LayerLike | None = field(default=None, kw_only=True)
     longest: int = field(default=20, kw_only=True)
 
@@ -113,9 +124,8 @@ class Captioning:
         Raises:
             InputError: the image cannot be read, or the beam is below 1.
         """
-        inputs, _ = self.prepare(image)
         with evaluating(self.model):
-            return self.vocabulary.spell(self._generated(inputs, beam)).strip()
+            return self.vocabulary.spell(self._written(image, beam)).strip()
 
     def explain(
         self,
@@ -153,20 +163,11 @@ class Captioning:
                 a word that the vocabulary lacks; a phrase is not in the caption.
             LayerError: the layer cannot be used.
         """
-        inputs, photos = self.prepare(image)
         with evaluating(self.model):
-            asked = self._asked(inputs, caption, words, beam, target)
-            found = self._layer(layer, inputs, asked)
-            explanation = explain_rows(
-                self.model,
-                self._coder,
-                inputs,
-                asked.tokens,
-                asked.targets,
-                layer=found,
-                method=method,
-            )
-        return replace(explanation, labels=(asked.labels,), photos=photos)
+            asked = self._asked(image, caption, words, beam, target)
+            given = (self.model, self._coder, asked.inputs, asked.tokens, asked.targets)
+            explanation = explain_rows(*given, layer=self._layer(layer, asked), method=method)
+        return replace(explanation, labels=(asked.labels,), photos=asked.photos)
 
     def crosscheck(
         self,
@@ -189,13 +190,12 @@ class Captioning:
             target: see `explain`.
             layer: one feature map.
         """
-        inputs, _ = self.prepare(image)
         with evaluating(self.model):
-            asked = self._asked(inputs, caption, words, beam, target)
-            found = cast("LayerLike", self._layer(layer, inputs, asked))
-            given = (self.model, self._coder, inputs, asked.tokens, asked.targets)
+            asked = self._asked(image, caption, words, beam, target)
+            found = cast("LayerLike", self._layer(layer, asked))
+            given = (self.model, self._coder, asked.inputs, asked.tokens, asked.targets)
             ours = explain_rows(*given, layer=found)
-            teacher, arguments = Teacher(self._coder), (inputs, asked.tokens)
+            teacher, arguments = Teacher(self._coder), (asked.inputs, asked.tokens)
             theirs = crosscheck(self.model, arguments, asked.targets, layer=found, forward=teacher)
         return replace(theirs, ours=ours.maps, labels=(asked.labels,))
 
@@ -222,13 +222,16 @@ class Captioning:
     def prepare(
         self, image: Images, /
     ) -> tuple[Float[Tensor, "1 channel height width"], tuple[Photo, ...]]:
-        """The model's input for a photo, and where on it the model looks."""
+        """The model's input for explaining a photo, and where on it the model looks."""
+        return self._prepared(image, self.map_transform or self.transform)
+
+    def _prepared(self, image: Images, transform: Transform) -> tuple[Tensor, tuple[Photo, ...]]:
         if isinstance(image, (list, tuple)):
             raise InputError(
                 f"{len(image)} photos were given; each has a caption of its own, so give them "
                 "one by one"
             )
-        return prepare_batch(image, self.transform, self.model)
+        return prepare_batch(image, transform, self.model)
 
     @cached_property
     def _coder(self) -> EncoderDecoder:
@@ -240,9 +243,10 @@ class Captioning:
             "give them to it, or pass an object that has them as captioner=..."
         )
 
-    def _generated(self, inputs: Tensor, beam: int) -> list[int]:
+    def _written(self, image: Images, beam: int) -> list[int]:
         if beam < 1:
             raise InputError(f"beam={beam}: give 1 (greedy) or more")
+        inputs, _ = self._prepared(image, self.transform)
         with torch.no_grad():
             if self.generate is not None:
                 return self.generate(inputs, beam, self.longest)
@@ -257,22 +261,24 @@ class Captioning:
                 longest=self.longest,
             )[0]
 
-    def _layer(self, layer: Layers | None, inputs: Tensor, asked: _Asked) -> Layers:
+    def _layer(self, layer: Layers | None, asked: _Asked) -> Layers:
         if layer is not None:
             return layer
         if self.layer is not None:
             return self.layer
-        return last_layer(self.model, self._coder, inputs, asked.tokens, asked.targets[-1])
+        target = asked.targets[-1]
+        return last_layer(self.model, self._coder, asked.inputs, asked.tokens, target)
 
     def _asked(
         self,
-        inputs: Tensor,
+        image: Images,
         caption: str | None,
         words: str | Sequence[str] | None,
         beam: int,
         target: TargetOf,
     ) -> _Asked:
-        said = self._generated(inputs, beam) if caption is None else self._read(caption)
+        inputs, photos = self.prepare(image)
+        said = self._written(image, beam) if caption is None else self._read(caption)
         if not said:
             raise InputError("the captioner says nothing about this photo; give caption='...'")
         phrases = phrases_of(self.vocabulary, said, words)
@@ -281,8 +287,10 @@ class Captioning:
         if words is None:
             phrases.append(Phrase(self.vocabulary.spell(said).strip(), tuple(range(len(said)))))
             targets.append(CaptionLogProb(said))
-        given = torch.tensor([[self.vocabulary.start, *said[:-1]]], device=inputs.device)
-        return _Asked(given, targets, distinct([phrase.text for phrase in phrases]))
+        tokens = torch.tensor([[self.vocabulary.start, *said[:-1]]], device=inputs.device)
+        return _Asked(
+            inputs, photos, tokens, targets, distinct([phrase.text for phrase in phrases])
+        )
 
     def _read(self, caption: str) -> list[int]:
         said = self.vocabulary.encode(caption)
@@ -299,11 +307,15 @@ class _Asked:
     """What is to be explained.
 
     Attributes:
-        tokens: what the decoder is given, (1, step).
+        inputs: what the encoder is given.
+        photos: the photo, and where on it the model looks.
+        tokens: what the decoder is given.
         targets: of its logits.
         labels: one for each target.
     """
 
+    inputs: Float[Tensor, "1 channel height width"]
+    photos: tuple[Photo, ...]
     tokens: Int[Tensor, "1 step"]
     targets: list[Target]
     labels: tuple[str, ...]

@@ -70,8 +70,9 @@ def test_demo_names_the_photos_and_writes_their_pictures(tmp_path: Path) -> None
     result = run("demo", "--out", tmp_path / "pictures")
     assert result.exit_code == 0, result.output
     written = names(tmp_path / "pictures")
-    assert len(written) == 4 * (3 + 1)
+    assert len(written) == 4 * (3 + 1) + 2
     assert {"cat.tiger_cat.png", "coffee.espresso.png", "rocket.figure.png"} < set(written)
+    assert {"astronaut.caption.png", "hopper.caption.png"} < set(written)
     for name in written:
         assert name in result.stdout  # whole, although the terminal is narrow
     assert "Egyptian cat" in result.stdout
@@ -89,6 +90,28 @@ def test_classify_explains_the_classes_asked_for(photos: dict[str, Path], tmp_pa
     ]
     with Image.open(tmp_path / "multicam-out" / "cat.tiger_cat.png") as overlay:
         assert overlay.size == (451, 300)
+
+
+def test_caption_explains_every_word_of_the_captioners_own(
+    photos: dict[str, Path], tmp_path: Path
+) -> None:
+    result = run("caption", photos["astronaut"], photos["cat"], "--beam", "2")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "multicam-out"
+    assert names(folder) == ["astronaut.caption.png", "cat.caption.png"]
+    assert "astronaut.jpg" in result.stdout
+    assert " man " in result.stdout
+
+
+def test_caption_explains_the_phrases_asked_for(photos: dict[str, Path], tmp_path: Path) -> None:
+    options = ["--caption", "A man in an orange suit", "--words", "orange suit, man"]
+    result = run("caption", photos["astronaut"], *options, "--out", "words", "--style", "signed")
+    assert result.exit_code == 0, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert any(line[:2] == ["orange", "suit"] and float(line[2]) < 1 for line in lines)
+    assert names(tmp_path / "words") == ["astronaut.caption.png"]
+    run("caption", photos["astronaut"], *options, "--out", "words")
+    assert names(tmp_path / "words") == ["astronaut.caption-2.png", "astronaut.caption.png"]
 
 
 def test_classify_takes_a_model_a_layer_and_the_number_of_classes(
@@ -167,7 +190,7 @@ def test_layers_reads_the_tokens_of_a_vit(vit: Path) -> None:
 
 def test_the_version_and_help_are_printed() -> None:
     assert run("--version").stdout == f"multicam {__version__}\n"
-    for command in ["classify", "layers", "check", "demo"]:
+    for command in ["classify", "caption", "layers", "check", "demo"]:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"multicam {command}" in result.stdout
@@ -224,6 +247,25 @@ def test_bad_options_are_one_line(
     photos: dict[str, Path], tmp_path: Path, options: list[str], message: str
 ) -> None:
     assert message in error(run("classify", photos["cat"], *options))
+    assert not (tmp_path / "multicam-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--caption", "a dgo"], "the word 'dgo' is not in the captioner's vocabulary of 2923"),
+        (["--caption", ""], "the caption '' holds no word"),
+        (["--caption", "a dog", "--words", "cat"], "'cat' is not in the caption 'a dog'"),
+        (["--beam", "0"], "beam=0: give 1 (greedy) or more"),
+        (["--layer", "encoder.bn9"], "no layer is called 'encoder.bn9'; feature maps to choose"),
+        (["--model", "blip"], "no captioner is called 'blip'; give hf:NAME_OR_FOLDER"),
+    ],
+)
+def test_bad_options_of_captions_are_one_line(
+    photos: dict[str, Path], tmp_path: Path, options: list[str], message: str
+) -> None:
+    assert message in error(run("caption", photos["cat"], *options))
+    assert "missing.jpg does not exist" in error(run("caption", "missing.jpg"))
     assert not (tmp_path / "multicam-out").exists()
 
 
