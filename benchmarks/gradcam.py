@@ -18,37 +18,22 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
-import random
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from sidebyside import Run, Seconds, take_times, times_of
+from tables import show
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from multicam import ClassLogit, __version__, explain
-
-Run = Callable[[], Tensor]
-MAX_SECONDS = 20.0  # a library that took this long in all is not called again
-MIN_CALLS = 2
-HEAP = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
-"""Has glibc keep memory while times are taken: else page faults decide, +-15 % by chance."""
 
 
 def forward(model: nn.Module, images: Tensor, classes: Sequence[int]) -> Run:
@@ -116,73 +101,22 @@ def prepare(name: str, batch: int, targets: int) -> tuple[nn.Module, Run]:
     return model, ADAPTERS[name](model, images, [60 * index for index in range(targets)])
 
 
-def timed(run: Run) -> float:
-    gc.collect()
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def must_agree(name: str, maps: Tensor, ours: Tensor) -> None:
-    """Peers may rescale and enlarge their maps; the pattern must be the same."""
-    theirs, ours = (nn.functional.adaptive_avg_pool2d(m, 7).flatten(2) for m in (maps, ours))
-    spoken = ours.any(dim=2)
-    theirs, ours = (m - m.mean(dim=2, keepdim=True) for m in (theirs, ours))
-    similarity = torch.cosine_similarity(theirs, ours, dim=2)[spoken]
-    if not similarity.numel() or similarity.min() < 0.95:
-        raise SystemExit(f"{name} gives other maps than multicam: {similarity.tolist()}")
-
-
-def serve(line: Connection, name: str, batch: int, targets: int, threads: int) -> None:
-    """A library in its own process: maps of a warm-up, then the seconds of calls when asked."""
-    torch.set_num_threads(threads)
+def make(name: str, batch: int, targets: int) -> Run:
     _, run = prepare(name, batch, targets)
-    run()
-    line.send(run().clone().numpy())
-    while line.recv():
-        line.send(timed(run))
+    return run
 
 
-@contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def time_case(batch: int, targets: int, rounds: int, threads: int) -> Seconds:
+    return take_times(
+        {name: partial(make, name, batch, targets) for name in ADAPTERS}, rounds, threads
+    )
 
 
-def time_case(batch: int, targets: int, rounds: int, threads: int) -> dict[str, list[float]]:
-    """The seconds of each call of each library, in interleaved rounds after a warm-up."""
-    taken: dict[str, list[float]] = {name: [] for name in ADAPTERS}
-    with ExitStack() as stack:
-        stack.enter_context(environment(HEAP))
-        lines, maps = {}, {}
-        for name in ADAPTERS:
-            lines[name], far = get_context("spawn").Pipe()
-            options = (far, name, batch, targets, threads)
-            worker = get_context("spawn").Process(target=serve, args=options, daemon=True)
-            worker.start()
-            stack.callback(worker.terminate)
-            maps[name] = torch.from_numpy(lines[name].recv())
-        for name in list(ADAPTERS)[1:]:
-            must_agree(name, maps[name], maps["multicam"])
-        order = random.Random(0)
-        for _ in range(rounds):
-            for name in order.sample(list(lines), len(lines)):
-                if len(taken[name]) < MIN_CALLS or sum(taken[name]) < MAX_SECONDS:
-                    lines[name].send(True)
-                    taken[name].append(lines[name].recv())
-    return taken
-
-
-def time_cells(taken: dict[str, list[float]]) -> list[str]:
+def time_cells(taken: Seconds) -> list[str]:
     base = taken["forward"]
     cells = [f"{median(base):.3f} s"]
     for name in list(ADAPTERS)[1:]:
-        ratio = median(own / forward for own, forward in zip(taken[name], base, strict=False))
+        ratio = times_of(taken[name], base)
         few = f", {len(taken[name])} calls" if len(taken[name]) < len(base) else ""
         cells.append(f"{ratio:.2f} ({median(taken[name]):.3f} s{few})")
     return cells
@@ -254,17 +188,9 @@ def memory_case(batch: int, targets: int, threads: int) -> dict[str, tuple[int, 
     return measured
 
 
-def show(title: str, rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
+def columns() -> list[str]:
     peers = [f"{name} {version(name)}" for name in list(ADAPTERS)[2:]]
-    columns = ["", "batch", "targets", "forward", f"multicam {__version__}", *peers]
-    if markdown:
-        table = [columns, ["---"] * len(columns), *rows]
-        print(f"**{title}**\n", *(f"| {' | '.join(row)} |" for row in table), "", sep="\n")
-        return
-    grid = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        grid.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 160).print(grid)
+    return ["", "batch", "targets", "forward", f"multicam {__version__}", *peers]
 
 
 def arguments() -> argparse.Namespace:
@@ -298,11 +224,13 @@ def main() -> None:
     show(
         f"Time of a call as a multiple of the inference-mode forward pass; median of "
         f"{options.rounds} rounds ({setting})",
+        columns(),
         timing,
         markdown=options.markdown,
     )
     show(
         "Memory: growth of the resident peak, and activations saved for backward",
+        columns(),
         memory,
         markdown=options.markdown,
     )

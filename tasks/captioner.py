@@ -50,18 +50,18 @@ class Captioner(nn.Module):
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "copies 1280 rows columns"]:
-        """The feature map of photos; or copies of it, where a layer hands on copies."""
-        return backbone.features(self.encoder, images)
+    ) -> Float[Tensor, "copies place hidden"]:
+        """V, a vector for each place; or copies of them, where a layer hands on copies."""
+        return self.decoder.places_of(backbone.features(self.encoder, images))
 
     def decode(
         self,
-        features: Float[Tensor, "batch 1280 rows columns"],
+        places: Float[Tensor, "batch place hidden"],
         tokens: Int[Tensor, "batch steps"],
     ) -> Float[Tensor, "batch steps words"]:
         """Logits of the word after each of the given ones, of which the first is `START`."""
         decoder = self.decoder
-        logits: Tensor = decoder.logits(decoder.states(features, tokens))
+        logits: Tensor = decoder.logits(decoder.states(places, tokens))
         return logits
 
     def forward(
@@ -87,14 +87,25 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def states(self, features: Tensor, tokens: Tensor) -> Float[Tensor, "batch steps hidden"]:
-        """What is known after each token: tanh(W [h_t, c_t])."""
-        values = self.dropout(self.places(features.flatten(2).transpose(1, 2)).relu())
-        begin = self.start(values.mean(dim=1)).tanh().unsqueeze(0).chunk(2, dim=2)
-        embedded = self.dropout(self.embedding(tokens))
-        hidden, _ = self.lstm(embedded, tuple(part.contiguous() for part in begin))
-        attention = self.query(hidden) @ values.transpose(1, 2) / values.shape[2] ** 0.5
-        seen = attention.softmax(dim=2) @ values
+    def places_of(self, features: Tensor) -> Float[Tensor, "batch place hidden"]:
+        """A vector for each place of a feature map: V = ReLU(W_v A)."""
+        seen: Tensor = self.dropout(self.places(features.flatten(2).transpose(1, 2)).relu())
+        return seen
+
+    def begin(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The LSTM's state before the first token, from the mean of the places."""
+        hidden, memory = self.start(places.mean(dim=1)).tanh().unsqueeze(0).chunk(2, dim=2)
+        return hidden.contiguous(), memory.contiguous()
+
+    def states(self, places: Tensor, tokens: Tensor) -> Float[Tensor, "batch steps hidden"]:
+        """What is known after each token."""
+        hidden, _ = self.lstm(self.dropout(self.embedding(tokens)), self.begin(places))
+        return self.attend(places, hidden)
+
+    def attend(self, places: Tensor, hidden: Tensor) -> Float[Tensor, "batch steps hidden"]:
+        """Look at the places with each state of the LSTM: tanh(W [h_t, c_t])."""
+        attention = self.query(hidden) @ places.transpose(1, 2) / places.shape[2] ** 0.5
+        seen = attention.softmax(dim=2) @ places
         mixed: Tensor = self.dropout(self.mix(torch.cat([hidden, seen], dim=2)).tanh())
         return mixed
 

@@ -15,8 +15,14 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts that a test starts find multicam here, installed or not."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
 @pytest.fixture(scope="session")
 def photos() -> dict[str, Path]:
-    """The bundled photos by name: cat, coffee, astronaut, rocket."""
+    """The bundled photos by name: cat, coffee, astronaut, rocket, hopper."""
     folder = Path(__file__).parents[1] / "multicam" / "photos"
     return {path.stem: path for path in sorted(folder.glob("*.jpg"))}

@@ -1,0 +1,117 @@
+"""Times of several libraries in one run: a process for each, called in turn.
+
+None profits from memory that another has grown, and in each round every one is called
+once, in random order, while the others wait.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+Run = Callable[[], Tensor]
+"""One call of a library, which gives its maps (batch, target, height, width)."""
+
+Make = Callable[[], Run]
+"""Prepares the calls of a library, in its own process; a function that can be pickled."""
+
+Seconds = dict[str, list[float]]
+"""What each call of each library took, in rounds."""
+
+MAX_SECONDS = 20.0  # a library that took this long in all is not called again
+MIN_CALLS = 2
+HEAP = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""Has glibc keep memory while times are taken: else page faults decide, +-15 % by chance."""
+
+
+def take_times(makers: Mapping[str, Make], rounds: int, threads: int) -> Seconds:
+    """The seconds of each call, in interleaved rounds after a warm-up.
+
+    Args:
+        makers: by the library's name; "forward" gives no maps, and those of all others
+            must agree with those of "multicam".
+        rounds: calls of each library that is not too slow for so many.
+        threads: of the processor, for each.
+    """
+    taken: Seconds = {name: [] for name in makers}
+    with ExitStack() as stack:
+        stack.enter_context(_environment(HEAP))
+        lines, maps = {}, {}
+        for name, make in makers.items():
+            lines[name], far = get_context("spawn").Pipe()
+            worker = get_context("spawn").Process(
+                target=_serve, args=(far, make, threads), daemon=True
+            )
+            worker.start()
+            stack.callback(worker.terminate)
+            maps[name] = torch.from_numpy(lines[name].recv())
+        for name in [name for name in maps if name != "forward"]:
+            _must_agree(name, maps[name], maps["multicam"])
+        order = random.Random(0)
+        for _ in range(rounds):
+            for name in order.sample(list(lines), len(lines)):
+                if len(taken[name]) < MIN_CALLS or sum(taken[name]) < MAX_SECONDS:
+                    lines[name].send(True)
+                    taken[name].append(lines[name].recv())
+    return taken
+
+
+def times_of(own: Sequence[float], base: Sequence[float]) -> float:
+    """How many times as long as another call of the same round, in the median of the rounds."""
+    return median(ours / theirs for ours, theirs in zip(own, base, strict=False))
+
+
+def _serve(line: Connection, make: Make, threads: int) -> None:
+    """A library in its own process: maps of a warm-up, then the seconds of calls when asked."""
+    torch.set_num_threads(threads)
+    run = make()
+    run()
+    line.send(run().clone().numpy())
+    while line.recv():
+        line.send(_timed(run))
+
+
+def _timed(run: Run) -> float:
+    gc.collect()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _must_agree(name: str, maps: Tensor, ours: Tensor) -> None:
+    """Maps of our size must be equal; a peer may rescale and enlarge its own, but not else."""
+    peak = ours.amax(dim=(2, 3))
+    if maps.shape == ours.shape:
+        apart = (maps - ours).abs().amax(dim=(2, 3)) / peak.clamp(min=1e-3 * peak.max().item())
+        agree = apart < 1e-3
+    else:
+        large = nn.functional.interpolate(ours, maps.shape[2:], mode="bilinear").flatten(2)
+        pairs = (m - m.mean(dim=2, keepdim=True) for m in (maps.flatten(2), large))
+        agree = (torch.cosine_similarity(*pairs, dim=2) > 0.99) | (peak == 0)
+    if not (agree.all() and peak.any()):
+        raise SystemExit(f"{name} gives other maps than multicam")
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
