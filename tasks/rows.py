@@ -146,24 +146,26 @@ def last_layer(
     )
 
 
-@dataclass(frozen=True)
 class _EachRow:
-    """The first target of the first row, the second of the second, and so on."""
+    """The first target of the first row, the second of the second, and so on.
 
-    targets: Sequence[Target]
+    Labels and notes come from the scores' own pass over the rows.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        self._scored: list[Scored] = []
 
     def __call__(self, logits: Tensor) -> Tensor:
-        return torch.cat([scored.scores for scored in self._scored(logits)])
+        pairs = zip(self._targets, logits.unsqueeze(1), strict=True)
+        self._scored = [evaluate(target, row, 1) for target, row in pairs]
+        return torch.cat([scored.scores for scored in self._scored])
 
     def labels(self, logits: Tensor) -> list[str]:
-        return [scored.labels[0] for scored in self._scored(logits)]
+        return [scored.labels[0] for scored in self._scored]
 
     def notes(self, logits: Tensor) -> list[str]:
-        return [scored.notes[0] for scored in self._scored(logits)]
-
-    def _scored(self, logits: Tensor) -> list[Scored]:
-        pairs = zip(self.targets, logits, strict=True)
-        return [evaluate(target, row.unsqueeze(0), 1) for target, row in pairs]
+        return [scored.notes[0] for scored in self._scored]
 
 
 def _spread(leaf: Any, rows: int) -> Any:
