@@ -34,7 +34,8 @@ PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), d
 
 def task_of(kind: type[nn.Module] = Pooled, **options: Any) -> Captioning:
     torch.manual_seed(2)
-    return Captioning(kind().eval(), transform, vocabulary, **({"layer": "cnn.3"} | options))
+    settings: dict[str, Any] = {"layer": "cnn.3"} | options
+    return Captioning(kind().eval(), transform, vocabulary, **settings)
 
 
 def teacher(task: Captioning) -> Teacher:
