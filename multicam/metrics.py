@@ -28,7 +28,7 @@ def pointing_game(
         |highest places in the boxes| / |highest places|
 
     Zhang et al., "Top-down neural attention by excitation backprop", arXiv 1608.00507,
-    section 4.1, where a hit may be 15 pixels off. There one place is the highest; where
+    where a hit may be 15 pixels off. There one place is the highest; where
     several are equally high, this is the share of them that hits, the expected score of
     choosing one by chance. So a uniform map scores the area that the boxes cover, and so
     does a map without a positive value, which points nowhere.
@@ -91,8 +91,8 @@ def energy_inside(values: Float[np.ndarray, "..."], boxes: Sequence[Sequence[flo
 
         sum of ReLU(map) inside / sum of ReLU(map)
 
-    Wang et al., "Score-CAM", arXiv 1910.01279, section 4.3, the energy-based pointing
-    game. A uniform map scores the area that the boxes cover.
+    Wang et al., "Score-CAM", arXiv 1910.01279, the energy-based pointing game. A
+    uniform map scores the area that the boxes cover.
 
     Args:
         values: signed map, (height, width).
@@ -173,7 +173,7 @@ def bootstrap_interval(
     Words of one photo are no independent measurements, so whole photos are drawn with
     replacement, as many as there are, and all their values are taken: the percentile
     bootstrap over clusters (Davison and Hinkley, "Bootstrap Methods and their
-    Application", 1997, section 3.8).
+    Application", 1997).
 
     Args:
         values: one for each word, not NaN.

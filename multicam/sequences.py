@@ -124,7 +124,7 @@ class CaptionLogProb:
     """The log-probability of a whole text from its first step on, in (-inf, 0].
 
     The loss that captioners are trained with, turned round: Selvaraju et al.,
-    arXiv 1610.02391, section 7.1, explain captions by it.
+    arXiv 1610.02391, explain captions by it.
 
     Args:
         tokens: of the text, in order.
