@@ -10,7 +10,8 @@ weights (Show and Tell, Vinyals et al. 2015: the pooled and projected feature ma
 initial state), at layer4; and the bundled one at encoder.bn2. The rows:
 
     forward         encoder and decoder once, in inference mode, no map
-    multicam        `explain_rows`, what `Captioning.explain` runs once the photo is a tensor
+    multicam        `explain(..., vectorize=True)`, what `Captioning.explain` runs once the
+                    photo is a tensor
     from the photo  `Captioning.explain` from the PIL image on: also prepares the photo,
                     reads the caption, and makes a map of the caption as a whole
     full passes     for each word a forward pass of everything with its graph, and
@@ -41,11 +42,11 @@ from tables import show
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 
-from multicam import __version__
+from multicam import __version__, explain
 from multicam.sequences import PhraseLogProb
 from multicam.tasks import captioning
 from multicam.tasks.captioning import Captioning
-from multicam.tasks.rows import explain_rows
+from multicam.tasks.teacher import Teacher
 from multicam.tasks.vocabulary import Vocabulary
 
 CAPTION = (
@@ -121,8 +122,8 @@ def forward(case: Case) -> Run:
 def multicam(case: Case) -> Run:
     model, layer = case.task.model, case.task.layer
     targets = [PhraseLogProb([step], [token]) for step, token in enumerate(case.said)]
-    given = (model, model, case.image, case.tokens, targets)
-    return lambda: explain_rows(*given, layer=layer).heatmaps()
+    options = {"layer": layer, "forward": Teacher(model), "vectorize": True}
+    return lambda: explain(model, (case.image, case.tokens), targets, **options).heatmaps()
 
 
 def from_the_photo(case: Case) -> Run:

@@ -24,7 +24,7 @@ Activations = dict[str, list[Tensor]]
 
 
 @contextmanager
-def capture(layers: Mapping[str, nn.Module], copies: int = 1) -> Iterator[Activations]:
+def capture(layers: Mapping[str, nn.Module]) -> Iterator[Activations]:
     """Record the outputs of `layers` so that scores can be differentiated by them.
 
     Run the model inside the block, with gradients switched off before the call
@@ -33,8 +33,6 @@ def capture(layers: Mapping[str, nn.Module], copies: int = 1) -> Iterator[Activa
 
     Args:
         layers: the modules to capture, by the name to file them under.
-        copies: how many times the first layer reached hands each sample on, so that the
-            model behind it runs on rows with a gradient of their own.
 
     Yields:
         A dictionary that fills while the model runs. Each tensor is part of the
@@ -51,8 +49,6 @@ def capture(layers: Mapping[str, nn.Module], copies: int = 1) -> Iterator[Activa
             )
 
         def record(found: Tensor) -> Tensor:
-            if copies > 1 and not any(activations.values()):
-                found = found.repeat_interleave(copies, dim=0)
             recorded = _differentiable_copy(found)
             torch.set_grad_enabled(True)
             activations[name].append(recorded)

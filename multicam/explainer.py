@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from multicam.errors import InputError, LayerError, MulticamError, UnreachedError
 from multicam.explanation import Explanation, fuse
 from multicam.forward import Forward, Inputs
-from multicam.gradients import score_gradients
+from multicam.gradients import Gradients, detached, score_gradients, vectorized_gradients
 from multicam.layers import Layer, Located, advice, locate, probe
-from multicam.targets import Target, as_targets, evaluate
+from multicam.targets import Scored, Target, as_targets, evaluate
 from multicam.tracing import Spot, traced
 from multicam.version import versions
 from multicam.weighting import Method, method_named
@@ -32,7 +32,7 @@ def explain(
     method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
-    copies: int = 1,
+    vectorize: bool = False,
 ) -> Explanation:
     """Explain scores of a model by one of its feature maps.
 
@@ -52,11 +52,11 @@ def explain(
         forward: what to call in place of the model, such as `model.get_image_features`.
         create_graph: keep the graph, so that the maps can be trained with. Running
             statistics move with the model's own forward passes, not with this one.
-        copies: how many times the layer hands each sample on. What comes after it runs on
-            that many rows, each with a score and a gradient of its own: with one score
-            of a costly photo per row (the words of a caption), all are explained by one
-            pass up to the layer and one backward pass. The inputs that enter behind the
-            layer need `copies` rows for each sample, and so do the explanation's maps.
+        vectorize: differentiate all targets in one backward pass (`torch.vmap`), as
+            `torch.autograd.functional.jacobian` does. Faster where much comes after the
+            layer (the decoder of a caption), for K times the memory there. The targets
+            need to be functions of the output alone. Half precision and `create_graph`
+            take a pass for each target all the same.
 
     Returns:
         Signed maps of shape (batch, target, height, width) with scores and labels.
@@ -77,7 +77,7 @@ def explain(
         "method": method,
         "forward": forward,
         "create_graph": create_graph,
-        "copies": copies,
+        "vectorize": vectorize,
     }
     if isinstance(layer, (list, tuple)):
         return fuse(explain_layers(model, inputs, target, layers=layer, **options))
@@ -94,7 +94,7 @@ def explain_layers(
     method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
-    copies: int = 1,
+    vectorize: bool = False,
 ) -> tuple[Explanation, ...]:
     """Explain scores by several feature maps, kept apart, from one forward pass.
 
@@ -106,17 +106,14 @@ def explain_layers(
         method: see `explain`.
         forward: see `explain`.
         create_graph: see `explain`.
-        copies: see `explain`; it is the first layer that the model reaches which hands on
-            copies.
+        vectorize: see `explain`.
 
     Returns:
         One explanation per layer, in the order given.
     """
     call = Forward(model, inputs, forward)
     with _context(call):
-        if copies < 1:
-            raise InputError(f"copies={copies}: a sample is handed on once or more often")
-        task = _Task(call, as_targets(target), *method_named(method), create_graph, copies)
+        task = _Task(call, as_targets(target), *method_named(method), create_graph, vectorize)
         if layers is None:
             return task.explain_last()
         if not layers:
@@ -133,7 +130,7 @@ class _Task:
     method_name: str
     method: Method
     create_graph: bool
-    copies: int
+    vectorize: bool
 
     def explain(self, layers: Sequence[Located]) -> tuple[Explanation, ...]:
         """Record only what comes after the first layer; everything, where that breaks.
@@ -172,12 +169,7 @@ class _Task:
         with self._traced(layers, record=record) as (output, spots):
             if spots[0].batch == 0:
                 raise InputError("the batch is empty: there is nothing to explain")
-            scored = [evaluate(target, output, spots[0].batch) for target in self.targets]
-            gradients = score_gradients(
-                [one.scores for one in scored],
-                [spot.activations for spot in spots],
-                create_graph=self.create_graph,
-            )
+            scored, gradients = self._differentiated(output, spots)
             for one, found in zip(scored, gradients, strict=True):
                 for spot, gradient, collected in zip(spots, found, maps, strict=True):
                     collected.append(self._map(spot, gradient, one.labels[0]))
@@ -198,9 +190,21 @@ class _Task:
     def _traced(
         self, layers: Sequence[Located], *, record: bool
     ) -> AbstractContextManager[tuple[Any, list[Spot]]]:
-        return traced(
-            self.forward, layers, record=record, twice=self.create_graph, copies=self.copies
-        )
+        return traced(self.forward, layers, record=record, twice=self.create_graph)
+
+    def _differentiated(
+        self, output: Any, spots: Sequence[Spot]
+    ) -> tuple[list[Scored], Iterator[Gradients]]:
+        activations = [spot.activations for spot in spots]
+        vectorize = self.vectorize and not self.create_graph
+        seen = detached(output, activations) if vectorize else output
+        scored = [evaluate(target, seen, spots[0].batch) for target in self.targets]
+        scores = [one.scores for one in scored]
+        if seen is output:
+            gradients = score_gradients(scores, activations, create_graph=self.create_graph)
+        else:
+            gradients = vectorized_gradients(scores, seen, output, activations)
+        return scored, gradients
 
     def _map(self, spot: Spot, gradient: Tensor | None, label: str) -> Tensor:
         if gradient is None:

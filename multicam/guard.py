@@ -17,7 +17,7 @@ def guarded(model: nn.Module, *, twice: bool = False) -> Iterator[None]:
     """Run `model` so that any gradient is allowed and nothing of it changes.
 
     An outer `inference_mode` is suspended, modules compiled by `torch.compile` run
-    as they were written, recurrent layers run without cuDNN, and the buffers of
+    as they were written, recurrent layers run step by step, and the buffers of
     layers in training mode stay as they are.
 
     Args:
@@ -69,13 +69,17 @@ class _Shared:
 
 
 @contextmanager
-def _no_cudnn() -> Iterator[None]:
-    before = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
+def _plain_recurrence() -> Iterator[None]:
+    """Neither cuDNN, which refuses, nor oneDNN, whose backward pass cannot be batched."""
+    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
+    before = [library.enabled for library in libraries]
+    for library in libraries:
+        library.enabled = False
     try:
         yield
     finally:
-        torch.backends.cudnn.enabled = before
+        for library, enabled in zip(libraries, before, strict=True):
+            library.enabled = enabled
 
 
 @contextmanager
@@ -96,7 +100,7 @@ def _no_fused_attention() -> Iterator[None]:
         yield
 
 
-_cudnn_off = _Shared(_no_cudnn)
+_fused_recurrence_off = _Shared(_plain_recurrence)
 _compiler_off = _Shared(_no_compiler)
 _plain_attention = _Shared(_no_fused_attention)
 
@@ -106,8 +110,8 @@ def _rnn_backward_allowed(model: nn.Module) -> Iterator[None]:
     """Let gradients pass recurrent layers of `model` on CUDA, in any mode.
 
     cuDNN refuses the backward pass of an RNN that ran in eval mode, and a double
-    backward in every mode. Inside this block RNNs alone run without cuDNN; their
-    mode, and cuDNN for all other layers, stay as they are.
+    backward in every mode. Inside this block RNNs alone run step by step; their mode,
+    and cuDNN for all other layers, stay as they are.
     """
     recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     owner = threading.get_ident()
@@ -115,13 +119,13 @@ def _rnn_backward_allowed(model: nn.Module) -> Iterator[None]:
 
     def before(module: nn.Module, _args: Any) -> None:
         if threading.get_ident() == owner:
-            _cudnn_off.hold()
+            _fused_recurrence_off.hold()
             running.append(module)
 
     def after(module: nn.Module, *_: Any) -> None:
         if threading.get_ident() == owner and module in running:
             running.remove(module)
-            _cudnn_off.release()
+            _fused_recurrence_off.release()
 
     with ExitStack() as hooks:
         for module in recurrent:

@@ -50,7 +50,6 @@ def traced(
     *,
     record: bool,
     twice: bool = False,
-    copies: int = 1,
 ) -> Iterator[tuple[Any, list[Spot]]]:
     """Run the model once; inside the block, scores of its output can be differentiated.
 
@@ -61,7 +60,6 @@ def traced(
         layers: where the graph is to be open.
         record: record the whole pass, rather than only what comes after the first layer.
         twice: gradients are to be differentiated again.
-        copies: how many times the first layer hands each sample on.
 
     Yields:
         The model's output, and a spot for each layer, in their order.
@@ -80,7 +78,7 @@ def traced(
     with (
         guarded(forward.model, twice=twice),
         torch.set_grad_enabled(record),
-        capture(modules, copies) as activations,
+        capture(modules) as activations,
     ):
         output = forward()
         yield output, [_spot(forward, layer, activations) for layer in layers]

@@ -50,8 +50,8 @@ class Captioner(nn.Module):
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "copies place hidden"]:
-        """V, a vector for each place; or copies of them, where a layer hands on copies."""
+    ) -> Float[Tensor, "batch place hidden"]:
+        """V, a vector for each place."""
         return self.decoder.places_of(backbone.features(self.encoder, images))
 
     def decode(

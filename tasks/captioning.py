@@ -10,10 +10,11 @@ from typing import Any, TypeAlias, cast, final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from multicam.crosscheck import CrossCheck, crosscheck
 from multicam.errors import InputError
-from multicam.explainer import LayerLike
+from multicam.explainer import LayerLike, explain
 from multicam.explanation import Explanation
 from multicam.geometry import Photo
 from multicam.preprocessing import Transform
@@ -24,7 +25,7 @@ from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.beam import beam_search
 from multicam.tasks.captioner import LAYER, pretrained
 from multicam.tasks.phrases import Phrase, distinct, phrases_of
-from multicam.tasks.rows import EncoderDecoder, Teacher, explain_rows, last_layer
+from multicam.tasks.teacher import EncoderDecoder, Teacher, last_layer
 from multicam.tasks.vocabulary import Vocabulary
 from multicam.weighting import Method
 
@@ -165,8 +166,7 @@ class Captioning:
         """
         with evaluating(self.model):
             asked = self._asked(image, caption, words, beam, target)
-            given = (self.model, self._coder, asked.inputs, asked.tokens, asked.targets)
-            explanation = explain_rows(*given, layer=self._layer(layer, asked), method=method)
+            explanation = self._explained(asked, self._layer(layer, asked), method)
         return replace(explanation, labels=(asked.labels,), photos=asked.photos)
 
     def crosscheck(
@@ -193,8 +193,7 @@ class Captioning:
         with evaluating(self.model):
             asked = self._asked(image, caption, words, beam, target)
             found = cast("LayerLike", self._layer(layer, asked))
-            given = (self.model, self._coder, asked.inputs, asked.tokens, asked.targets)
-            ours = explain_rows(*given, layer=found)
+            ours = self._explained(asked, found, "gradcam")
             teacher, arguments = Teacher(self._coder), (asked.inputs, asked.tokens)
             theirs = crosscheck(self.model, arguments, asked.targets, layer=found, forward=teacher)
         return replace(theirs, ours=ours.maps, labels=(asked.labels,))
@@ -253,13 +252,35 @@ class Captioning:
             unknown = self.vocabulary.unknown
             return beam_search(
                 self._coder.decode,
-                self._coder.encode(inputs),
+                self._encoded(inputs),
                 start=self.vocabulary.start,
                 end=self.vocabulary.end,
                 forbidden=() if unknown is None else (unknown,),
                 beam=beam,
                 longest=self.longest,
             )[0]
+
+    def _encoded(self, inputs: Tensor) -> Any:
+        features = self._coder.encode(inputs)
+        tensors = [leaf for leaf in pytree.tree_leaves(features) if isinstance(leaf, Tensor)]
+        if not any(tensor.ndim and len(tensor) == len(inputs) for tensor in tensors):
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
+            raise InputError(
+                f"encode gives features of shape {shapes} for a batch of {len(inputs)}; they need "
+                "to be batch first"
+            )
+        return features
+
+    def _explained(self, asked: _Asked, layer: Layers, method: str | Method) -> Explanation:
+        return explain(
+            self.model,
+            (asked.inputs, asked.tokens),
+            asked.targets,
+            layer=layer,
+            method=method,
+            forward=Teacher(self._coder),
+            vectorize=True,
+        )
 
     def _layer(self, layer: Layers | None, asked: _Asked) -> Layers:
         if layer is not None:

@@ -30,10 +30,7 @@ Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 """Photos as the model's image processor gives them."""
 
 Features: TypeAlias = Float[Tensor, "row place channel"]
-"""What the vision encoder says of each place, its class token among them.
-
-A row for each photo, or several where `multicam.explain` has a layer hand on copies.
-"""
+"""What the vision encoder says of each place, its class token among them."""
 
 Tokens: TypeAlias = Int[Tensor, "row step"]
 """Texts, from the start token on."""

@@ -80,12 +80,3 @@ class Attentive(nn.Module):
             hidden, memory = self.cell(torch.cat([embedded, context], dim=1), (hidden, memory))
             logits.append(self.out(hidden))
         return torch.stack(logits, dim=1)
-
-
-class Flattening(Pooled):
-    """Takes the batch size from the images, and so mixes the copies of a feature map."""
-
-    def encode(self, images: Tensor) -> Tensor:
-        places = self.cnn(images).flatten(2).transpose(1, 2).reshape(len(images), -1, 12)
-        projected: Tensor = self.project(places.mean(dim=1))
-        return projected

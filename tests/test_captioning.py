@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from captioners import Attentive, Flattening, Pooled, transform, vocabulary
+from captioners import Attentive, Pooled, transform, vocabulary
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,10 +25,10 @@ from multicam import (
 )
 from multicam.tasks import captioning
 from multicam.tasks.captioning import Captioning
-from multicam.tasks.rows import EncoderDecoder, Teacher
+from multicam.tasks.teacher import EncoderDecoder, Teacher
 
 CAPTION = "a brown dog runs on a brown grass"
-KINDS = [Pooled, Attentive, Flattening]
+KINDS = [Pooled, Attentive]
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
 
 
@@ -288,8 +288,8 @@ class PlacesFirst(Pooled):
 
 
 def test_features_that_are_not_batch_first_are_refused() -> None:
-    with pytest.raises(InputError, match=r"features of shape \(5, 1, 10\) for 1 rows"):
-        task_of(PlacesFirst).explain(PHOTO, "a dog")
+    with pytest.raises(InputError, match=r"features of shape \(5, 1, 10\) for a batch of 1"):
+        task_of(PlacesFirst).caption(PHOTO)
 
 
 def test_only_known_names_are_loaded() -> None:

@@ -80,31 +80,6 @@ def test_recurrent_layers_on_a_gpu(
         torch.autograd.backward(found.maps.square().sum())
 
 
-def test_copies_of_a_map_have_scores_and_gradients_of_their_own() -> None:
-    model, signal = networks.ConvNet(), torch.randn(2, 2, 9, 9)
-    one_by_one = explain(model, signal, [ClassLogit(index) for index in range(3)], layer="first")
-    copied = explain(model, signal, ClassLogit([0, 1, 2] * 2), layer="first", copies=3)
-    assert copied.maps.shape == (6, 1, 9, 9)
-    torch.testing.assert_close(copied.maps, one_by_one.maps.flatten(0, 1).unsqueeze(1))
-    torch.testing.assert_close(copied.scores, one_by_one.scores.reshape(6, 1))
-
-
-def test_only_the_first_layer_hands_on_copies() -> None:
-    model, signal = networks.ConvNet(), torch.randn(1, 2, 9, 9)
-    targets = [ClassLogit(index) for index in range(3)]
-    plain = explain_layers(model, signal, targets, layers=["first", "second"])
-    copied = explain_layers(
-        model, signal, ClassLogit([0, 1, 2]), layers=["first", "second"], copies=3
-    )
-    for one, other in zip(plain, copied, strict=True):
-        torch.testing.assert_close(other.maps, one.maps.transpose(0, 1))
-
-
-def test_no_copy_at_all_is_refused() -> None:
-    with pytest.raises(InputError, match="copies=0"):
-        explain(networks.ConvNet(), torch.randn(1, 2, 9, 9), ClassLogit(0), copies=0)
-
-
 def test_a_target_says_how_high_its_score_is() -> None:
     class Noted(ClassLogit):
         def notes(self, output: torch.Tensor) -> list[str]:

@@ -29,6 +29,7 @@ def state(model: nn.Module) -> dict[str, Any]:
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
         torch.backends.cudnn.enabled,
+        torch.backends.mkldnn.enabled,
         torch._C._get_flash_sdp_enabled(),
     )
     return {"modules": modules, "parameters": parameters, "buffers": buffers, "torch": switches}
@@ -94,7 +95,7 @@ def test_an_exception_of_the_model_passes_through(model: networks.ConvRecurrent)
         explain(model, networks.images(), layer="deep")
 
 
-def test_cudnn_is_back_after_the_recurrent_layer_itself_raises(
+def test_cudnn_and_onednn_are_back_after_the_recurrent_layer_itself_raises(
     model: networks.ConvRecurrent,
 ) -> None:
     model.recurrent = nn.LSTM(99, 6, batch_first=True)
