@@ -5,9 +5,7 @@ from importlib.resources import files
 from multicam.tasks import captioning
 
 photo = str(files("multicam") / "photos" / "astronaut.jpg")
-task = (
-    captioning.load()
-)  # the bundled CNN-LSTM; or load("hf:Salesforce/blip-image-captioning-base")
+task = captioning.load()  # or load("hf:Salesforce/blip-image-captioning-base")
 
 said = task.explain(photo)  # the captioner's own words, and last the whole caption
 for word, note in zip(said.labels[0], said.notes[0], strict=True):

@@ -25,7 +25,7 @@ class ShowAndTell(nn.Module):
         self.lstm = nn.LSTM(size, size, batch_first=True)
         self.head = nn.Linear(size, words)
 
-    # The two methods that multicam asks for. Both take any number of rows.
+    # The two methods that multicam asks for.
 
     def encode(self, images: Tensor) -> Tensor:
         return self.cnn(images)

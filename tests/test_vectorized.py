@@ -7,7 +7,7 @@ from typing import Any
 import networks
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from multicam import ClassLogit, ClassLogProb, UnreachedError, explain
 SIGNAL = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     classes=st.lists(st.integers(0, 4), min_size=1, max_size=6),
     cell=st.sampled_from([nn.LSTM, nn.GRU]),
