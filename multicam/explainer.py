@@ -190,7 +190,9 @@ class _Task:
     def _traced(
         self, layers: Sequence[Located], *, record: bool
     ) -> AbstractContextManager[tuple[Any, list[Spot]]]:
-        return traced(self.forward, layers, record=record, twice=self.create_graph)
+        return traced(
+            self.forward, layers, record=record, twice=self.create_graph, vectorize=self.vectorize
+        )
 
     def _differentiated(
         self, output: Any, spots: Sequence[Spot]

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,21 +14,23 @@ from torch import nn
 
 
 @contextmanager
-def guarded(model: nn.Module, *, twice: bool = False) -> Iterator[None]:
+def guarded(model: nn.Module, *, twice: bool = False, vectorize: bool = False) -> Iterator[None]:
     """Run `model` so that any gradient is allowed and nothing of it changes.
 
     An outer `inference_mode` is suspended, modules compiled by `torch.compile` run
-    as they were written, recurrent layers run step by step, and the buffers of
+    as they were written, recurrent layers run without cuDNN, and the buffers of
     layers in training mode stay as they are.
 
     Args:
         model: the network.
         twice: gradients are to be differentiated again, which no fused attention allows.
+        vectorize: several gradients are to be taken at once, which oneDNN does for a
+            recurrent layer only one by one.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(_compiler_off.held())
-        stack.enter_context(_rnn_backward_allowed(model))
+        stack.enter_context(_rnn_backward_allowed(model, vectorize))
         if twice:
             stack.enter_context(_plain_attention.held())
         stack.enter_context(_buffers_kept(model))
@@ -69,17 +72,13 @@ class _Shared:
 
 
 @contextmanager
-def _plain_recurrence() -> Iterator[None]:
-    """Neither cuDNN, which refuses, nor oneDNN, whose backward pass cannot be batched."""
-    libraries: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.mkldnn)
-    before = [library.enabled for library in libraries]
-    for library in libraries:
-        library.enabled = False
+def _without(library: Any) -> Iterator[None]:
+    before = library.enabled
+    library.enabled = False
     try:
         yield
     finally:
-        for library, enabled in zip(libraries, before, strict=True):
-            library.enabled = enabled
+        library.enabled = before
 
 
 @contextmanager
@@ -100,32 +99,36 @@ def _no_fused_attention() -> Iterator[None]:
         yield
 
 
-_fused_recurrence_off = _Shared(_plain_recurrence)
+_cudnn_off = _Shared(partial(_without, torch.backends.cudnn))
+_onednn_off = _Shared(partial(_without, torch.backends.mkldnn))
 _compiler_off = _Shared(_no_compiler)
 _plain_attention = _Shared(_no_fused_attention)
 
 
 @contextmanager
-def _rnn_backward_allowed(model: nn.Module) -> Iterator[None]:
-    """Let gradients pass recurrent layers of `model` on CUDA, in any mode.
+def _rnn_backward_allowed(model: nn.Module, vectorize: bool) -> Iterator[None]:
+    """Let gradients pass recurrent layers of `model` on CUDA, in any mode, or several at once.
 
     cuDNN refuses the backward pass of an RNN that ran in eval mode, and a double
-    backward in every mode. Inside this block RNNs alone run step by step; their mode,
-    and cuDNN for all other layers, stay as they are.
+    backward in every mode. Inside this block RNNs alone run without cuDNN, and without
+    oneDNN to `vectorize`; their mode, and both for all other layers, stay as they are.
     """
+    switched_off = [_cudnn_off, _onednn_off] if vectorize else [_cudnn_off]
     recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     owner = threading.get_ident()
     running: list[nn.Module] = []
 
     def before(module: nn.Module, _args: Any) -> None:
         if threading.get_ident() == owner:
-            _fused_recurrence_off.hold()
+            for library in switched_off:
+                library.hold()
             running.append(module)
 
     def after(module: nn.Module, *_: Any) -> None:
         if threading.get_ident() == owner and module in running:
             running.remove(module)
-            _fused_recurrence_off.release()
+            for library in switched_off:
+                library.release()
 
     with ExitStack() as hooks:
         for module in recurrent:

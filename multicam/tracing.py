@@ -50,6 +50,7 @@ def traced(
     *,
     record: bool,
     twice: bool = False,
+    vectorize: bool = False,
 ) -> Iterator[tuple[Any, list[Spot]]]:
     """Run the model once; inside the block, scores of its output can be differentiated.
 
@@ -60,6 +61,7 @@ def traced(
         layers: where the graph is to be open.
         record: record the whole pass, rather than only what comes after the first layer.
         twice: gradients are to be differentiated again.
+        vectorize: several gradients are to be taken at once.
 
     Yields:
         The model's output, and a spot for each layer, in their order.
@@ -76,7 +78,7 @@ def traced(
         )
     modules = {layer.name: layer.module for layer in layers}
     with (
-        guarded(forward.model, twice=twice),
+        guarded(forward.model, twice=twice, vectorize=vectorize),
         torch.set_grad_enabled(record),
         capture(modules) as activations,
     ):

@@ -95,13 +95,14 @@ def test_an_exception_of_the_model_passes_through(model: networks.ConvRecurrent)
         explain(model, networks.images(), layer="deep")
 
 
+@pytest.mark.parametrize("vectorize", [False, True])
 def test_cudnn_and_onednn_are_back_after_the_recurrent_layer_itself_raises(
-    model: networks.ConvRecurrent,
+    model: networks.ConvRecurrent, vectorize: bool
 ) -> None:
     model.recurrent = nn.LSTM(99, 6, batch_first=True)
     before = state(model)
     with pytest.raises(RuntimeError, match="99"):
-        explain(model, networks.images(), layer="deep")
+        explain(model, networks.images(), layer="deep", vectorize=vectorize)
     assert state(model) == before
 
 
