@@ -37,6 +37,7 @@ from multicam.targets import (
 )
 from multicam.version import __version__
 from multicam.weighting import METHODS, grad_cam
+from multicam.words import WordContributions, word_contributions
 
 __all__ = [
     "METHODS",
@@ -65,6 +66,7 @@ __all__ = [
     "TokenLogit",
     "TopClass",
     "UnreachedError",
+    "WordContributions",
     "__version__",
     "crosscheck",
     "explain",
@@ -73,4 +75,5 @@ __all__ = [
     "fuse",
     "grad_cam",
     "token_grid",
+    "word_contributions",
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from multicam.geometry import Photo
     from multicam.images import ImageSource
+    from multicam.words import WordContributions
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in pixels."""
@@ -181,12 +182,20 @@ class Explanation:
         return paint(np.asarray(photo.image), values, style=style, **options)
 
     def figure(
-        self, image: ImageSource | None = None, *, sample: int = 0, style: str = "heat"
+        self,
+        image: ImageSource | None = None,
+        *,
+        sample: int = 0,
+        style: str = "heat",
+        words: WordContributions | None = None,
     ) -> Figure:
-        """The photo and one map per target, side by side, with scores and a legend."""
+        """The photo and one map per target, side by side, with scores and a legend.
+
+        With `words`, the text below them with its words shaded.
+        """
         from multicam.figures import figure
 
-        return figure(self, image, sample=sample, style=style)
+        return figure(self, image, sample=sample, style=style, words=words)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, the photos as PNG among it, to one safetensors file."""

@@ -16,12 +16,14 @@ from matplotlib.patches import Rectangle
 from multicam.errors import InputError
 from multicam.images import ImageSource, load
 from multicam.overlay import colors, paint
+from multicam.shading import draw_lines, shaded_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from PIL.Image import Image
 
     from multicam.explanation import Explanation
+    from multicam.words import WordContributions
 
 _DPI = 150
 _FONT = 13  # points
@@ -34,6 +36,9 @@ _LEAST_WIDTH = 2.4  # inches: room for a label
 _GAP = 0.15  # inches
 _BAR = 0.16  # inches, the thickness of the colour bar
 _LEGEND = _BAR + 2.4 * _LINE
+_STEP = 0.3  # inches, a line of shaded words
+_MARGIN = 0.3  # inches beside them
+_WORDS = "words: red speaks for the answer, blue against it (each line on its own scale)"
 
 _GREYS = np.linspace(60, 230, 256)[:, np.newaxis].repeat(3, axis=1)
 _LEGENDS = {
@@ -50,6 +55,7 @@ def figure(
     *,
     sample: int = 0,
     style: str = "heat",
+    words: WordContributions | None = None,
 ) -> Figure:
     """Show the photo, then each target's map on it with label and score.
 
@@ -61,6 +67,8 @@ def figure(
         image: the photo, for explanations that carry none.
         sample: which one of the batch.
         style: a name from `multicam.overlay.STYLES`.
+        words: what the words of a text contributed to the scores, to be shown below the
+            maps: red speaks for the score, blue against it.
 
     Returns:
         A figure that belongs to no window; its `savefig(path)` writes it.
@@ -81,12 +89,20 @@ def figure(
     part = _part_seen(maps)
     titles = ["photo" if part is None else "photo\n(dashed: what the model saw)"]
     titles += _titles(explanation, sample, letters=int(width / _LETTER))
-    drawn, panels = _grid(titles, width, height)
+    columns = _columns(len(titles))
+    across = columns * (width + _GAP) + _GAP
+    lines = shaded_lines(words, across - 2 * _MARGIN, _FONT) if words else []
+    below = (len(lines) + 1) * _STEP + _GAP if lines else 0.0
+    drawn, panels = _grid(titles, columns, width, height, below)
     _show(panels[0], pixels)
     for panel, values in zip(panels[1:], maps, strict=True):
         _show(panel, paint(pixels, values, style=style))
     if part is not None:
         _outline(panels[0], part)
+    if lines:
+        panel = _text_panel(drawn, below)
+        draw_lines(panel, lines, _STEP, _FONT)
+        panel.text(0, 0.6 * _STEP, _WORDS, fontsize=_FONT - 2, color="dimgrey")
     _add_legend(drawn, style)
     return drawn
 
@@ -118,18 +134,23 @@ def _titles(explanation: Explanation, sample: int, letters: int) -> list[str]:
     return titles
 
 
-def _grid(titles: list[str], width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A titled panel each, in rows of up to 6: as few empty places as possible.
+def _columns(count: int) -> int:
+    """Panels in a row, up to 6: as few empty places as possible."""
+    choices = (6, 5, 4) if count > _MANY else (4, 5, 3)
+    return count if count < 5 else min(choices, key=lambda number: -count % number)
+
+
+def _grid(
+    titles: list[str], columns: int, width: float, height: float, below: float
+) -> tuple[Figure, list[Axes]]:
+    """A titled panel each, and room below them.
 
     Laid out in inches, so that no title is cut off however long it is.
     """
-    count = len(titles)
-    choices = (6, 5, 4) if count > _MANY else (4, 5, 3)
-    columns = count if count < 5 else min(choices, key=lambda number: -count % number)
-    rows = [titles[start : start + columns] for start in range(0, count, columns)]
+    rows = [titles[start : start + columns] for start in range(0, len(titles), columns)]
     text = [(1 + max(title.count("\n") for title in row)) * _LINE + _GAP for row in rows]
     across = columns * (width + _GAP) + _GAP
-    down = sum(text) + len(rows) * height + _GAP + _LEGEND
+    down = sum(text) + len(rows) * height + _GAP + below + _LEGEND
     drawn = Figure(figsize=(across, down), dpi=_DPI)
     panels, bottom = [], down
     for row, above in zip(rows, text, strict=True):
@@ -184,6 +205,18 @@ def _outline(panel: Axes, part: tuple[float, float, float, float]) -> None:
                 linestyle=line,
             )
         )
+
+
+def _text_panel(drawn: Figure, height: float) -> Axes:
+    """A panel above the legend whose unit is an inch."""
+    across, down = drawn.get_size_inches()
+    width = across - 2 * _MARGIN
+    place = (_MARGIN / across, _LEGEND / down, width / across, height / down)
+    panel = drawn.add_axes(place)
+    panel.set_axis_off()
+    panel.set_xlim(0, width)
+    panel.set_ylim(0, height)
+    return panel
 
 
 def _add_legend(drawn: Figure, style: str) -> None:

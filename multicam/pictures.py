@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from multicam.explanation import Explanation
+from multicam.words import WordContributions
 
 
 def save_pictures(
@@ -38,7 +39,13 @@ def save_pictures(
     return overlays, save_figure(explanation, folder, f"{name}.figure", style)
 
 
-def save_figure(explanation: Explanation, folder: Path, name: str, style: str) -> Path:
+def save_figure(
+    explanation: Explanation,
+    folder: Path,
+    name: str,
+    style: str,
+    words: WordContributions | None = None,
+) -> Path:
     """Write the figure of the first photo as `NAME.png`, or with a number if that is taken.
 
     Args:
@@ -46,9 +53,10 @@ def save_figure(explanation: Explanation, folder: Path, name: str, style: str) -
         folder: where it goes; made if it is missing.
         name: of the file, without its ending.
         style: of the overlays.
+        words: a text to be shown below the maps.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figure = explanation.figure(style=style)
+    figure = explanation.figure(style=style, words=words)
     with open_new(folder, name, ".png") as file:
         figure.savefig(file, format="png", dpi=150)
     return Path(file.name)

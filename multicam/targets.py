@@ -143,6 +143,10 @@ class TopClass:
         ranking = logits.argsort(dim=1, descending=True, stable=True)
         return [int(index) for index in ranking[:, self.rank]]
 
+    def settled(self, output: Any) -> ClassLogit:
+        """The logit of the classes that are at this rank in one output."""
+        return ClassLogit(self.classes(output), self.names, self.key)
+
     def labels(self, output: Any) -> list[str]:
         """The class of each sample by name."""
         return class_labels(self.classes(output), self.names, output, self.key)

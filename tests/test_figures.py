@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,7 @@ from multicam.figures import figure
 from multicam.geometry import Geometry, Photo
 from multicam.images import load
 from multicam.overlay import STYLES
+from multicam.words import WordContributions
 
 
 def explanation(
@@ -148,3 +150,56 @@ def test_without_a_photo_there_is_no_figure(cat: Image.Image) -> None:
 def test_an_unknown_style_lists_the_choices(cat: Image.Image) -> None:
     with pytest.raises(InputError, match="no style is called 'fire'; there are heat, signed, spot"):
         figure(explanation(cat, ["tabby"]), style="fire")
+
+
+# The words of a text below the maps
+
+
+def shares(words: tuple[str, ...], *rows: tuple[str, list[float]]) -> WordContributions:
+    labels, scores = zip(*rows, strict=True)
+    return WordContributions(words, torch.tensor(scores), labels, "gradient x input")
+
+
+def shaded(drawn: Figure) -> dict[str, tuple[float, ...]]:
+    """The colour behind each word."""
+    panel = drawn.axes[-2]
+    boxes = [patch for patch in panel.patches if isinstance(patch, FancyBboxPatch)]
+    texts = [text for text in panel.texts if not text.get_text().endswith((":", "scale)"))]
+    return {
+        text.get_text(): tuple(box.get_facecolor()) for text, box in zip(texts, boxes, strict=True)
+    }
+
+
+def test_words_are_shaded_red_for_the_answer_and_blue_against_it(cat: Image.Image) -> None:
+    text = shares(("what", "animal", "is"), ("cat", [-0.4, 0.8, 0.0]))
+    found = shaded(figure(explanation(cat, ["cat"]), words=text))
+    red, _, blue, _ = found["animal"]
+    assert red > 2 * blue
+    red, _, blue, _ = found["what"]
+    assert blue > 1.2 * red
+    assert min(found["is"]) > 0.9  # white
+
+
+def test_each_answer_has_a_line_and_no_word_is_cut_off(cat: Image.Image) -> None:
+    text = shares(
+        tuple(f"word{number}" for number in range(30)),
+        ("cat", [0.1] * 30),
+        ("a dog rather than a cat", [-0.1] * 30),
+    )
+    drawn = figure(explanation(cat, ["cat", "dog"]), words=text)
+    FigureCanvasAgg(drawn).draw()
+    edges = drawn.bbox
+    panel = drawn.axes[-2]
+    assert [text.get_text() for text in panel.texts].count("word29") == 2
+    assert {"cat:", "a dog rather than a cat:"} <= {text.get_text() for text in panel.texts}
+    for one in panel.texts:
+        box = one.get_window_extent()
+        assert edges.x0 <= box.x0 < box.x1 <= edges.x1
+        assert edges.y0 <= box.y0 < box.y1 <= edges.y1
+
+
+def test_without_words_nothing_is_added(cat: Image.Image) -> None:
+    plain = figure(explanation(cat, ["cat"]))
+    with_words = figure(explanation(cat, ["cat"]), words=shares(("cat",), ("cat", [1.0])))
+    assert len(with_words.axes) == len(plain.axes) + 1
+    assert with_words.get_figheight() > plain.get_figheight()

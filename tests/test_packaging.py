@@ -44,6 +44,7 @@ PUBLIC_NAMES = [
     "TokenLogit",
     "TopClass",
     "UnreachedError",
+    "WordContributions",
     "__version__",
     "crosscheck",
     "explain",
@@ -52,6 +53,7 @@ PUBLIC_NAMES = [
     "fuse",
     "grad_cam",
     "token_grid",
+    "word_contributions",
 ]
 
 LOADED_ON_USE = ["captum", "cv2", "gradio", "matplotlib", "ray", "torchvision", "transformers"]
