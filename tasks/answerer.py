@@ -1,0 +1,156 @@
+"""The bundled answerer: EfficientNet-Lite0, an LSTM that reads, and attention between them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from multicam.tasks import backbone
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PAD, UNKNOWN = "<pad>", "<unk>"
+"""The words of a vocabulary that are no words: tokens 0 and 1."""
+
+LONGEST = 26
+"""Words of a question that are read."""
+
+LAYER = "encoder.bn2"
+"""The last feature map of the encoder."""
+
+CHANNELS = 1280
+"""Channels of the feature map."""
+
+GLANCES = 2
+"""How often a question looks."""
+
+
+@final
+class Answerer(nn.Module):
+    """From a photo and a question to one of a list of answers.
+
+    Photo and question meet in an element-wise product (Antol et al., "VQA", arXiv
+    1505.00468, section 4), after the question has chosen where to look, more than once
+    (Yang et al., "Stacked Attention Networks", arXiv 1511.02274, section 3.3, with a scaled
+    dot product as the attention and both glances side by side, not stacked):
+
+        V   = ReLU(W_v A)                        one vector for each place
+        q   = LSTM(question)                     the state after its last word
+        s_g = sum of softmax(V W_g q / sqrt(d)) V        what glance g sees
+        p   = softmax(MLP(ReLU(W_s [s_1, s_2]) * ReLU(W_q q)))
+
+    Args:
+        encoder: the EfficientNet-Lite0 of `backbone.pretrained`; it is not trained.
+        words: size of the vocabulary of questions.
+        answers: size of the list of answers.
+        hidden: size of the LSTM, of the places' vectors and of their product.
+        embedded: size of the words' embeddings.
+        dropout: on embeddings, places, question and product, while training.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        words: int,
+        answers: int,
+        hidden: int = 512,
+        embedded: int = 256,
+        dropout: float = 0.4,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        self.head = Head(words, answers, hidden, embedded, dropout)
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 1280 rows columns"]:
+        """The feature map of photos."""
+        return backbone.features(self.encoder, images)
+
+    def read(self, tokens: Int[Tensor, "batch words"]) -> Float[Tensor, "batch hidden"]:
+        """What is known after the last word of questions, padded on the right with zeros."""
+        return self.head.read(tokens)
+
+    def answer(
+        self,
+        features: Float[Tensor, "batch 1280 rows columns"],
+        tokens: Int[Tensor, "batch words"],
+    ) -> Float[Tensor, "batch answers"]:
+        """Logits of the answers to one question for each feature map."""
+        return self.head.fuse(self.head.look(features), self.head.read(tokens))
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], tokens: Int[Tensor, "batch words"]
+    ) -> Float[Tensor, "batch answers"]:
+        """Encode, then answer."""
+        return self.answer(self.encode(images), tokens)
+
+
+@final
+class Head(nn.Module):
+    """The part of an `Answerer` that is trained."""
+
+    def __init__(
+        self, words: int, answers: int, hidden: int, embedded: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, embedded, padding_idx=0)
+        self.lstm = nn.LSTM(embedded, hidden, batch_first=True)
+        self.places = nn.Linear(CHANNELS, hidden)
+        self.query = nn.Linear(hidden, GLANCES * hidden)
+        self.seen = nn.Linear(GLANCES * hidden, hidden)
+        self.asked = nn.Linear(hidden, hidden)
+        self.decide = nn.Linear(hidden, hidden)
+        self.answers = nn.Linear(hidden, answers)
+        self.dropout = nn.Dropout(dropout)
+
+    def look(
+        self, features: Float[Tensor, "batch 1280 rows columns"]
+    ) -> Float[Tensor, "batch places hidden"]:
+        """One vector for each place of the feature map."""
+        seen: Tensor = self.dropout(self.places(features.flatten(2).transpose(1, 2)).relu())
+        return seen
+
+    def read(self, tokens: Int[Tensor, "batch words"]) -> Float[Tensor, "batch hidden"]:
+        """The LSTM's state after the last word; padding changes nothing."""
+        states, _ = self.lstm(self.dropout(self.embedding(tokens)))
+        last = (tokens != 0).sum(dim=1).clamp(min=1) - 1
+        known: Tensor = self.dropout(states[torch.arange(len(tokens)), last])
+        return known
+
+    def fuse(
+        self,
+        values: Float[Tensor, "batch places hidden"],
+        question: Float[Tensor, "batch hidden"],
+    ) -> Float[Tensor, "batch answers"]:
+        """Look where the question says, multiply, decide."""
+        queries = self.query(question).unflatten(1, (GLANCES, -1)) / values.shape[2] ** 0.5
+        weights = (values @ queries.transpose(1, 2)).softmax(dim=1)
+        seen = self.seen((weights.transpose(1, 2) @ values).flatten(1)).relu()
+        fused = self.dropout(seen * self.asked(question).relu())
+        logits: Tensor = self.answers(self.dropout(self.decide(fused).relu()))
+        return logits
+
+
+def pretrained() -> tuple[Answerer, Tokenizer, list[str]]:
+    """The answerer with its shipped weights, in eval mode, its vocabulary and its answers.
+
+    Raises:
+        MissingExtraError: timm or the encoder's weights are not installed.
+    """
+    from safetensors.torch import load
+    from tokenizers import Tokenizer
+
+    folder = files("multicam.tasks") / "weights"
+    tokenizer = Tokenizer.from_buffer((folder / "vqa.vocabulary.json").read_bytes())
+    answers: list[str] = json.loads((folder / "vqa.answers.json").read_text("utf-8"))
+    model = Answerer(backbone.pretrained(), tokenizer.get_vocab_size(), len(answers))
+    weights = load((folder / "vqa.safetensors").read_bytes())
+    model.head.load_state_dict({name: value.float() for name, value in weights.items()})
+    return model.eval(), tokenizer, answers

@@ -1,0 +1,439 @@
+"""Which places in a photo speak for the answer to a question, and which words of the question."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol, cast, final, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.errors import InputError, nearest
+from multicam.explainer import LayerLike, explain
+from multicam.explanation import Explanation
+from multicam.forward import Inputs
+from multicam.geometry import Photo
+from multicam.layers import Layer
+from multicam.preprocessing import Transform
+from multicam.targets import ClassLogit, Difference, Target, TopClass, class_scores
+from multicam.tasks import backbone
+from multicam.tasks.answerer import LAYER, LONGEST, pretrained
+from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
+from multicam.tasks.questions import Question, Reader
+from multicam.weighting import Method
+from multicam.words import WordContributions, embedding_of, word_contributions
+
+
+class UnknownWordWarning(UserWarning):
+    """A question holds a word that the model has never seen."""
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A question as `multicam.explain` takes it.
+
+    Attributes:
+        inputs: what the model is given.
+        targets: the scores of the answers, and of a contrast last.
+        forward: what is called in place of the model.
+        layer: the feature map that fits these inputs; None has the task choose.
+    """
+
+    inputs: Inputs
+    targets: list[Target]
+    forward: Callable[..., Any] | None = None
+    layer: LayerLike | None = None
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """How a model answers: from a list (`AnswerList`), or in words of its own."""
+
+    def pose(
+        self,
+        images: Float[Tensor, "batch channel height width"],
+        tokens: Int[Tensor, "batch token"],
+        answers: Sequence[str] | None,
+        top: int,
+        contrast: tuple[str, str] | None,
+    ) -> Posed:
+        """Scores for the given answers, or for the model's own.
+
+        Args:
+            images: as the model takes them.
+            tokens: of the questions, padded.
+            answers: the same for each question; None for what the model would say.
+            top: how many of these.
+            contrast: two answers, for the score of the first less that of the second.
+        """
+        ...
+
+
+def softmax(logits: Float[Tensor, "batch answers"]) -> Float[Tensor, "batch answers"]:
+    """Probabilities of answers that exclude each other."""
+    return logits.softmax(dim=1)
+
+
+@final
+@dataclass(frozen=True)
+class AnswerList:
+    """Answers of a model with a logit for each answer that it knows.
+
+    Args:
+        names: the answers in the order of the logits.
+        forward: from images and tokens to logits (batch, answers); None for the model.
+        probabilities: from logits to what is noted beside an answer.
+        layer: the feature map for given inputs, where it depends on them.
+    """
+
+    names: tuple[str, ...]
+    forward: Callable[[Tensor, Tensor], Any] | None = None
+    probabilities: Callable[[Tensor], Tensor] = softmax
+    layer: Callable[[Tensor, Tensor], LayerLike] | None = None
+
+    def pose(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        answers: Sequence[str] | None,
+        top: int,
+        contrast: tuple[str, str] | None,
+    ) -> Posed:
+        """See `Answering.pose`; the model's own answers are found in the pass that explains."""
+        if answers is None:
+            ranks = range(min(top, len(self.names)))
+            targets: list[Target] = [self._noted(TopClass(rank, self.names)) for rank in ranks]
+        else:
+            targets = [self._noted(self._logit(answer)) for answer in answers]
+        if contrast is not None:
+            first, second = contrast
+            targets.append(Difference(self._logit(first), self._logit(second)))
+        layer = self.layer and self.layer(images, tokens)
+        return Posed((images, tokens), targets, self.forward, layer)
+
+    def index(self, answer: str) -> int:
+        """The place of an answer in the list, whatever its case.
+
+        Raises:
+            InputError: it is not there; the nearest are listed.
+        """
+        lowered = [name.lower() for name in self.names]
+        if answer.lower().strip() in lowered:
+            return lowered.index(answer.lower().strip())
+        close = ", ".join(nearest(answer, self.names)) or "none"
+        raise InputError(
+            f"{answer!r} is not among the {len(self.names)} answers of this model; the nearest "
+            f"are: {close}"
+        )
+
+    def _logit(self, answer: str) -> ClassLogit:
+        return ClassLogit(self.index(answer), self.names)
+
+    def _noted(self, target: ClassLogit | TopClass) -> _Noted:
+        return _Noted(target, self.probabilities)
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """The logit of an answer, with its probability to be read beside it."""
+
+    logit: ClassLogit | TopClass
+    probabilities: Callable[[Tensor], Tensor]
+
+    def __call__(self, output: Any) -> Tensor:
+        count, known = class_scores(output, None).shape[1], len(self.logit.names or ())
+        if count != known:
+            raise InputError(
+                f"the model gives {count} logits for the list of {known} answers; give one name "
+                "for each logit"
+            )
+        return self.logit(output)
+
+    def settled(self, output: Any) -> _Noted:
+        """The answers that are meant in one output."""
+        if isinstance(self.logit, ClassLogit):
+            return self
+        return replace(self, logit=self.logit.settled(output))
+
+    def labels(self, output: Any) -> list[str]:
+        """The answer of each sample."""
+        return self.logit.labels(output)
+
+    def notes(self, output: Any) -> list[str]:
+        """The probability of each sample's answer."""
+        shares = self.probabilities(class_scores(output, None).detach().float())
+        return [f"{share:.0%}" for share in self.logit(shares).tolist()]
+
+
+def load(name: str | None = None) -> VisualQuestionAnswering:
+    """A model that answers questions, ready to explain.
+
+    Args:
+        name: None for the bundled CNN-LSTM, which needs the extra `models` and no
+            network; else `hf:NAME_OR_FOLDER`, a Hugging Face model (ViLT, or BLIP for
+            question answering).
+
+    Returns:
+        The model on the CPU, in eval mode.
+
+    Raises:
+        InputError: no such model, or it cannot be loaded.
+        MissingExtraError: timm or the bundled weights are not installed.
+    """
+    if name is None:
+        model, tokenizer, answers = pretrained()
+        reader = Reader(tokenizer, unknown=1, longest=LONGEST)
+        return VisualQuestionAnswering(model, backbone.squeeze, reader, answers, layer=LAYER)
+    kind, _, rest = name.partition(":")
+    if kind != "hf" or not rest:
+        raise InputError(
+            f"no model for questions is called {name!r}; give hf:NAME_OR_FOLDER, or leave it out"
+        )
+    from multicam.tasks.huggingface_vqa import hugging_face
+
+    return hugging_face(rest)
+
+
+@final
+@dataclass(frozen=True, eq=False, repr=False)
+class VisualQuestionAnswering:
+    """A model that answers questions about photos, with its preprocessing and vocabulary.
+
+    The model always runs in eval mode here, and comes back in the mode it was in.
+
+    Args:
+        model: from images (batch, channel, height, width) and tokens (batch, token), the
+            shorter questions padded, to logits (batch, answers) or an output with them.
+        transform: from an RGB photo to (channel, height, width), not random.
+        reader: its vocabulary of questions; see `Reader.of_words` for a plain list.
+        answers: what it can say, in the order of the logits; or an `Answering`.
+        embedding: name of the layer that embeds the tokens; None has it found.
+        layer: the feature map to use where `explain` is given none.
+
+    Example:
+        >>> from multicam.tasks import vqa
+        >>> task = vqa.load()                                              # doctest: +SKIP
+        >>> task.explain("dog.jpg", "what is the dog holding?").labels     # doctest: +SKIP
+        (('frisbee', 'ball', 'stick'),)
+    """
+
+    model: nn.Module
+    transform: Transform
+    reader: Reader
+    answers: Sequence[str] | Answering
+    embedding: str | None = field(default=None, kw_only=True)
+    layer: LayerLike | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        """One line; a model's own repr fills pages."""
+        known = self._answering
+        count = f"{len(known.names)} answers" if isinstance(known, AnswerList) else "any answer"
+        layer = f", layer={self.layer!r}" if self.layer is not None else ""
+        return f"VisualQuestionAnswering({type(self.model).__name__}, {count}{layer})"
+
+    def answer(self, image: Images, /, question: str) -> str:
+        """What the model answers.
+
+        Args:
+            image: path, bytes, PIL image, array or tensor.
+            question: in words.
+        """
+        return self.explain(image, question, top=1).labels[0][0]
+
+    def explain(
+        self,
+        image: Images,
+        /,
+        question: str | Sequence[str],
+        answers: str | Sequence[str] | None = None,
+        top: int = 3,
+        *,
+        contrast: tuple[str, str] | None = None,
+        layer: Layers | None = None,
+        method: str | Method = "gradcam",
+    ) -> Explanation:
+        """Explain answers, all from one pass of the model.
+
+        Args:
+            image: one photo, or a list of them, each with a question of its own.
+            question: in words; several may be asked about one photo.
+            answers: one answer or several, the same for every question. None explains what
+                the model would say, the best first.
+            top: how many of these, at most as many as there are answers.
+            contrast: two answers; a last map shows what speaks for the first rather than
+                for the second.
+            layer: the feature map, or a list to fuse; None takes the task's own, or else
+                the last one that the answers depend on.
+            method: as for `multicam.explain`.
+
+        Returns:
+            One map for each question and answer, labelled by the answer, with the photos.
+
+        Raises:
+            InputError: an image cannot be read, a question is empty or too long, or an
+                answer is not among those of the model.
+            LayerError: the layer cannot be used.
+
+        Warns:
+            UnknownWordWarning: the model has never seen a word of a question.
+        """
+        with evaluating(self.model):
+            _, posed, photos = self._posed(image, question, answers, top, contrast)
+            explanation = explain(
+                self.model,
+                posed.inputs,
+                posed.targets,
+                layer=self._layer(layer, posed),
+                method=method,
+                forward=posed.forward,
+                vectorize=True,
+            )
+        return replace(explanation, photos=photos)
+
+    def words(
+        self,
+        image: Images,
+        /,
+        question: str,
+        answers: str | Sequence[str] | None = None,
+        top: int = 3,
+        *,
+        contrast: tuple[str, str] | None = None,
+        method: str = "gradient x input",
+    ) -> WordContributions:
+        """How much each word of the question contributed to answers, by Captum.
+
+        Args:
+            image: one photo.
+            question: in words.
+            answers: see `explain`.
+            top: see `explain`.
+            contrast: see `explain`.
+            method: "gradient x input", or "integrated gradients" (50 passes an answer).
+
+        Returns:
+            For each answer a signed contribution of each word, in the order of `explain`.
+
+        Raises:
+            InputError: as for `explain`, or the layer that embeds the words is not found.
+        """
+        with evaluating(self.model):
+            asked, posed, _ = self._posed(image, question, answers, top, contrast)
+            return word_contributions(
+                self.model,
+                posed.inputs,
+                posed.targets,
+                [(word.text, word.places) for word in asked[0].words],
+                embedding=self._embedding(asked[0], posed),
+                forward=posed.forward,
+                method=method,
+            )
+
+    def crosscheck(
+        self,
+        image: Images,
+        /,
+        question: str | Sequence[str],
+        answers: str | Sequence[str] | None = None,
+        top: int = 3,
+        *,
+        contrast: tuple[str, str] | None = None,
+        layer: LayerLike | None = None,
+    ) -> CrossCheck:
+        """The maps of `explain` beside those of Captum, which takes a pass for each answer."""
+        ours = self.explain(image, question, answers, top, contrast=contrast, layer=layer)
+        with evaluating(self.model):
+            _, posed, _ = self._posed(image, question, answers, top, contrast)
+            used = cast("LayerLike", self._layer(layer, posed)) or ours.layer
+            given = (self.model, posed.inputs, posed.targets)
+            theirs = crosscheck(*given, layer=used, forward=posed.forward)
+        return replace(theirs, ours=ours.maps)
+
+    def prepare(
+        self, images: Images, /
+    ) -> tuple[Float[Tensor, "batch channel height width"], tuple[Photo, ...]]:
+        """The model's input for photos, and where on them it looks."""
+        return prepare_batch(images, self.transform, self.model)
+
+    @cached_property
+    def _answering(self) -> Answering:
+        if isinstance(self.answers, (list, tuple)):
+            return AnswerList(tuple(self.answers))
+        return cast("Answering", self.answers)
+
+    def _layer(self, layer: Layers | None, posed: Posed) -> Layers | None:
+        given = self.layer if layer is None else layer
+        if given is None:
+            return posed.layer
+        if isinstance(given, (list, tuple)):
+            return [_laid_out(one, posed) for one in given]
+        return _laid_out(cast("LayerLike", given), posed)
+
+    def _posed(
+        self,
+        image: Images,
+        question: str | Sequence[str],
+        answers: str | Sequence[str] | None,
+        top: int,
+        contrast: tuple[str, str] | None,
+    ) -> tuple[list[Question], Posed, tuple[Photo, ...]]:
+        asked = [self.reader.read(one) for one in _listed(question)]
+        _warn_of_unknown(asked)
+        wanted = None if answers is None else _distinct(_listed(answers))
+        if top < 1:
+            raise InputError(f"top={top} asks for no answer; give 1 or more")
+        if contrast is not None:
+            _distinct(list(contrast))
+        images, photos = self.prepare(image)
+        if len(asked) > 1 == len(images):
+            images, photos = images.expand(len(asked), -1, -1, -1), photos * len(asked)
+        if len(images) != len(asked):
+            raise InputError(
+                f"{len(images)} photos and {len(asked)} questions were given; give a question for "
+                "each photo, or several about one"
+            )
+        posed = self._answering.pose(images, self._tokens(asked), wanted, top, contrast)
+        return asked, posed, photos
+
+    def _embedding(self, asked: Question, posed: Posed) -> nn.Module:
+        if self.embedding is not None:
+            return self.model.get_submodule(self.embedding)
+        return embedding_of(self.model, posed.inputs, self._tokens([asked]), posed.forward)
+
+    def _tokens(self, asked: Sequence[Question]) -> Tensor:
+        device = next((one.device for one in self.model.parameters()), None)
+        return self.reader.padded(asked).to(device)
+
+
+def _laid_out(layer: LayerLike, posed: Posed) -> LayerLike:
+    """A layer with nothing said of its layout is laid out as the one that fits the inputs."""
+    reshape = posed.layer.reshape if isinstance(posed.layer, Layer) else None
+    known = layer if isinstance(layer, Layer) else Layer(layer)
+    return layer if reshape is None or known.reshape else replace(known, reshape=reshape)
+
+
+def _listed(given: str | Sequence[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _distinct(answers: list[str]) -> list[str]:
+    if not answers:
+        raise InputError("the list of answers is empty; leave it out for those of the model")
+    seen = set()
+    for answer in answers:
+        if answer.lower().strip() in seen:
+            raise InputError(f"the answer {answer!r} is given twice; give each once")
+        seen.add(answer.lower().strip())
+    return answers
+
+
+def _warn_of_unknown(asked: Sequence[Question]) -> None:
+    unknown = dict.fromkeys(word for question in asked for word in question.unknown)
+    if unknown:
+        listed = ", ".join(map(repr, unknown))
+        message = f"the model has never seen {listed}, and answers without knowing what it means"
+        warnings.warn(message, UnknownWordWarning, stacklevel=4)
