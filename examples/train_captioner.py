@@ -16,11 +16,9 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from rich.progress import track
@@ -28,6 +26,7 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from training import Checkpoint, feature_maps
 
 from multicam.tasks import backbone
 from multicam.tasks.captioner import END, PAD, START, UNKNOWN, Captioner, Decoder
@@ -65,28 +64,6 @@ def encode(tokenizer: Tokenizer, captions: list[str]) -> Tensor:
     return rows
 
 
-def feature_maps(images: Path, names: list[str], cache: Path, *, mirrored: bool) -> np.ndarray:
-    """The encoder's output for photos, (photo, 1280, 7, 7) in half precision, from the cache."""
-    if not cache.exists():
-        network = backbone.pretrained()
-        found = np.empty((len(names), 1280, 7, 7), np.float16)
-        for first in track(range(0, len(names), 32), f"feature maps: {cache.stem}"):
-            batch = np.stack([read(images / name) for name in names[first : first + 32]])
-            pixels = (torch.from_numpy(batch).permute(0, 3, 1, 2).float() - 127) / 128
-            with torch.inference_mode():
-                maps = backbone.features(network, pixels.flip(3) if mirrored else pixels)
-            found[first : first + 32] = maps.half().numpy()
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache.with_suffix(".part.npy"), found)
-        cache.with_suffix(".part.npy").rename(cache)
-    return np.load(cache)
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def batches(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Captions of similar length together, in random order."""
     noisy = lengths + 1.5 * torch.rand(len(lengths), generator=generator)
@@ -111,9 +88,10 @@ def train(options: argparse.Namespace) -> None:
     tokenizer = build_vocabulary(texts, options.least)
     tokens = encode(tokenizer, texts)
     photo_of = torch.tensor([i for i, name in enumerate(names) for _ in captions[name]])
+    photos = [flickr / "images" / name for name in names]
     views = [
-        feature_maps(flickr / "images", names, options.cache / f"train-{view}.npy", mirrored=flip)
-        for flip, view in enumerate(("plain", "mirrored"))
+        feature_maps(photos, options.cache / f"train-{view}.npy", mirrored=view == "mirrored")
+        for view in ("plain", "mirrored")
     ]
     torch.manual_seed(options.seed)
     model = Captioner(backbone.pretrained(), tokenizer.get_vocab_size())
@@ -123,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=options.rate, total_steps=steps * options.epochs, pct_start=0.15
     )
-    checkpoint = Checkpoint(options, SETTINGS)
+    checkpoint = Checkpoint(options, "captioner", SETTINGS)
     done = checkpoint.resume(decoder, optimizer, schedule)
     lengths = (tokens != 0).sum(dim=1).float()
     for epoch in range(done, options.epochs):
@@ -132,9 +110,9 @@ def train(options: argparse.Namespace) -> None:
         total = 0.0
         order = batches(lengths, options.batch, generator)
         for rows in track(order, f"epoch {epoch + 1} of {options.epochs}", total=steps):
-            photos = photo_of[rows].numpy()
+            shown = photo_of[rows].numpy()
             mirrored = torch.rand(len(rows), 1, 1, 1, generator=generator).numpy() < 0.5
-            maps = np.where(mirrored, views[1][photos], views[0][photos])
+            maps = np.where(mirrored, views[1][shown], views[0][shown])
             loss = loss_of(decoder, torch.from_numpy(maps).float(), tokens[rows], 0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -171,7 +149,7 @@ def be_critical(
     steps = max(1, options.critical * count)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=steps)
     names = (*SETTINGS, "critical", "critical_rate", "critical_batch")
-    checkpoint = Checkpoint(options, names)
+    checkpoint = Checkpoint(options, "captioner", names)
     done = checkpoint.resume(decoder, optimizer, schedule)
     decoder.eval()
     references = [words_of(tokenizer, own) for own in captions]
@@ -242,29 +220,6 @@ def words_of(tokenizer: Tokenizer, captions: Sequence[str]) -> list[str]:
     """Captions as the scores read them: lower case, without punctuation, rare words kept."""
     assert tokenizer.normalizer is not None
     return [" ".join(tokenizer.normalizer.normalize_str(text).split()) for text in captions]
-
-
-class Checkpoint:
-    """What a run has learned so far; another run with the same settings goes on from it."""
-
-    def __init__(self, options: argparse.Namespace, names: Sequence[str]) -> None:
-        settings = "-".join(f"{name}={getattr(options, name):g}" for name in names)
-        self.path = options.cache / f"captioner-{settings}.checkpoint.pt"
-
-    def resume(self, *parts: Any) -> int:
-        """Put the parts back to where they were; the number of epochs that are done."""
-        if not self.path.exists():
-            return 0
-        kept = torch.load(self.path, weights_only=True)
-        for part, state in zip(parts, kept["states"], strict=True):
-            part.load_state_dict(state)
-        print(f"Going on after epoch {kept['epochs']} of {self.path}")
-        return int(kept["epochs"])
-
-    def save(self, epochs: int, *parts: Any) -> None:
-        partial = self.path.with_suffix(".part")
-        torch.save({"epochs": epochs, "states": [part.state_dict() for part in parts]}, partial)
-        partial.rename(self.path)
 
 
 def save(folder: Path, decoder: Decoder, tokenizer: Tokenizer) -> None:
