@@ -1,14 +1,16 @@
-"""How well the words of captions point at what they name: multicam's maps against COCO's boxes.
+"""How well words of captions and answers to questions point: maps against COCO's boxes.
 
-    python benchmarks/grounding.py --data PATH               # maps beside baselines
+    python benchmarks/grounding.py --data PATH               # words: maps beside baselines
     python benchmarks/grounding.py --data PATH --variants    # and everything that was tried
+    python benchmarks/grounding.py --data PATH --answers     # the same for answers
     python benchmarks/grounding.py --data PATH --markdown    # the same, for docs/grounding.md
 
 PATH holds coco128/images and coco128/boxes.json: for each file name a list of {"category",
 "box"}, where box is left, top, right, bottom as fractions of width and height. The bundled
 captioner captions each photo (beam 5). A word that names a COCO category, by the table
 coco_words.json, is scored where the photo has boxes of that category: all of them together
-are the places that its map ought to point at. Every row scores the same words.
+are the places that its map ought to point at. Every row scores the same words. With --answers
+the bundled answerer is asked questions about what has boxes: see grounding_answers.py.
 """
 
 from __future__ import annotations
@@ -16,31 +18,40 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from grounding_answers import show_answers
+from methods import hirescam, layercam, positive_grad_cam
 from PIL import Image, ImageOps
-from rich.console import Console
+from pointing import (
+    ERRORS,
+    SMALL,
+    WORDS,
+    Lay,
+    Photo,
+    Scores,
+    Spot,
+    Words,
+    beside_guesses,
+    laid,
+    photos_of,
+    score,
+    show_scores,
+    without_looking,
+)
 from rich.progress import track
 from tables import show
 from torch import Tensor
 
 from multicam import Explanation
-from multicam.metrics import (
-    bootstrap_interval,
-    box_ratio,
-    centre_point,
-    covered_area,
-    energy_inside,
-    pointing_game,
-    uniform_map,
-)
+from multicam.metrics import centre_point
 from multicam.sequences import (
     CaptionLogProb,
     ConceptLogit,
@@ -54,19 +65,8 @@ from multicam.tasks.captioning import Captioning, TargetOf
 from multicam.tasks.phrases import distinct, phrases_of
 from multicam.weighting import Method, grad_cam
 
-SMALL = 0.25
-"""Boxes that cover less than this share of the photo: the centre is no safe guess there."""
-
-OTHERS = 10
-"""How many maps of other photos stand in for each map in the control."""
-
 HALVES = 500
 """How often the photos are split to choose on one half and to score on the other."""
-
-WORDS = Path(__file__).with_name("coco_words.json")
-Words: TypeAlias = Mapping[str, Sequence[str]]
-Box: TypeAlias = tuple[float, float, float, float]
-ERRORS = Console(stderr=True)
 
 
 # Which words are scored
@@ -79,22 +79,21 @@ class Mention:
     word: str
     label: str
     synonyms: tuple[str, ...]
-    boxes: list[Box]
-    area: float
+    spot: Spot
 
 
 @dataclass(frozen=True)
 class Captioned:
     """A photo, its caption, and the words to score; `absent` name what has no boxes."""
 
-    path: Path
+    photo: Photo
     caption: str
     mentions: list[Mention]
     absent: list[str]
 
-    @cached_property
+    @property
     def image(self) -> Image.Image:
-        return Image.open(self.path).convert("RGB")
+        return self.photo.image
 
     @property
     def words(self) -> list[str]:
@@ -115,32 +114,26 @@ def named(caption: str, table: Words) -> Iterator[tuple[str, str]]:
         place += length
 
 
-def read(path: Path, caption: str, table: Words, found: list[dict[str, Any]]) -> Captioned:
+def read(photo: Photo, caption: str, table: Words) -> Captioned:
     """Match the words of a caption to the boxes of a photo."""
-    with Image.open(path) as image:
-        width, height = image.size
     mentions, absent = [], []
     for word, label in named(caption, table):
         categories = [category for category, words in table.items() if word in words]
-        fractions = [one["box"] for one in found if one["category"] in categories]
-        boxes = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in fractions]
-        if not boxes:
+        spot = photo.spot(categories)
+        if spot is None:
             absent.append(word)
             continue
         synonyms = tuple(dict.fromkeys(w for category in categories for w in table[category]))
-        area = covered_area((height, width), boxes)
-        mentions.append(Mention(word, label, synonyms, boxes, area))
-    return Captioned(path, caption, mentions, absent)
+        mentions.append(Mention(word, label, synonyms, spot))
+    return Captioned(photo, caption, mentions, absent)
 
 
-def captioned(task: Captioning, data: Path, limit: int | None) -> list[Captioned]:
+def captioned(task: Captioning, photos: Sequence[Photo]) -> list[Captioned]:
     table = json.loads(WORDS.read_text())
-    boxes = json.loads((data / "coco128" / "boxes.json").read_text())
-    photos = []
-    for name in track(sorted(boxes)[:limit], "captions", console=ERRORS):
-        path = data / "coco128" / "images" / name
-        photos.append(read(path, task.caption(path, beam=5), table, boxes[name]))
-    return photos
+    return [
+        read(photo, task.caption(photo.path, beam=5), table)
+        for photo in track(photos, "captions", console=ERRORS)
+    ]
 
 
 # What is explained, and how
@@ -167,21 +160,6 @@ TARGETS: dict[str, Callable[[Captioning, Captioned], TargetOf]] = {
         lambda steps, tokens: CaptionLogProb(task.vocabulary.encode(photo.caption))
     ),
 }
-
-
-def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Gradients are not averaged over places: Draelos and Carin, arXiv 2011.08891."""
-    return (activations * gradients).sum(dim=1)
-
-
-def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Only positive gradients, not averaged: Jiang et al., IEEE TIP 2021."""
-    return (activations * gradients.relu()).sum(dim=1)
-
-
-def positive_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM from positive gradients alone."""
-    return grad_cam(activations, gradients.relu())
 
 
 @dataclass(frozen=True)
@@ -277,102 +255,14 @@ class Attention:
 
 Way: TypeAlias = Shipped | Variant | Attention
 
-Made: TypeAlias = list[list[Explanation]]
-"""For each photo the explanations whose maps are averaged."""
 
-
-def make(how: Way, task: Captioning, photos: Sequence[Captioned]) -> Made:
-    name = " ".join(how.cells)
-    return [how.explanations(task, photo) for photo in track(photos, name, console=ERRORS)]
-
-
-def laid(made: Iterable[Explanation], label: str, image: Image.Image | None = None) -> np.ndarray:
-    """The map of a word on its photo, or on another in its place; the mean of several."""
-    placed = [one.placed(image, target=one.labels[0].index(label)) for one in made]
-    return np.mean([values / (np.abs(values).max() or 1) for values in placed], axis=0)
-
-
-# Scores
-
-
-@dataclass
-class Scores:
-    """One entry for each word."""
-
-    photos: list[str] = field(default_factory=list)
-    areas: list[float] = field(default_factory=list)
-    pointing: list[float] = field(default_factory=list)
-    ratio: list[float] = field(default_factory=list)
-    energy: list[float] = field(default_factory=list)
-
-    def add(self, photo: Captioned, mention: Mention, maps: Sequence[np.ndarray]) -> None:
-        """The scores of a map; the mean scores of several."""
-        self.photos.append(photo.path.name)
-        self.areas.append(mention.area)
-        for metric, into in (
-            (pointing_game, self.pointing),
-            (box_ratio, self.ratio),
-            (energy_inside, self.energy),
-        ):
-            into.append(float(np.mean([metric(values, mention.boxes) for values in maps])))
-
-    def below(self, area: float) -> Scores:
-        """Those of words whose boxes cover less than this share of their photo."""
-        kept = [index for index, own in enumerate(self.areas) if own < area]
-        fields = (self.photos, self.areas, self.pointing, self.ratio, self.energy)
-        return Scores(*([values[index] for index in kept] for values in fields))
-
-    @property
-    def cells(self) -> list[str]:
-        """Pointing game; box ratio: mean, median, how many are infinite or NaN; energy."""
-        ratios, energy = np.array(self.ratio), np.array(self.energy)
-        finite = np.isfinite(ratios)
-        pointing = with_interval(self.pointing, self.photos)
-        mean = with_interval(ratios[finite], np.array(self.photos)[finite].tolist())
-        median = f"{np.nanmedian(ratios):.2f}"
-        return [pointing, mean, median, str((~finite).sum()), f"{np.nanmean(energy):.2f}"]
-
-    def ahead_of(self, other: Scores) -> str:
-        """How much more often these point at the boxes, compared word by word."""
-        return with_interval(np.subtract(self.pointing, other.pointing), self.photos)
-
-
-def with_interval(values: Sequence[float] | np.ndarray, photos: Sequence[str]) -> str:
-    if len(set(photos)) < 2:
-        return "too few photos"
-    low, high = bootstrap_interval(values, photos)
-    return f"{np.mean(values):.2f} ({low:.2f} to {high:.2f})"
-
-
-def score(photos: Sequence[Captioned], made: Made) -> Scores:
-    scores = Scores()
-    for photo, explanations in zip(photos, made, strict=True):
-        for mention in photo.mentions:
-            scores.add(photo, mention, [laid(explanations, mention.label)])
-    return scores
-
-
-def without_looking(
-    photos: Sequence[Captioned], guess: Callable[[tuple[int, int]], np.ndarray]
-) -> Scores:
-    scores = Scores()
-    for photo in photos:
-        for mention in photo.mentions:
-            scores.add(photo, mention, [guess((photo.image.height, photo.image.width))])
-    return scores
-
-
-def exchanged(photos: Sequence[Captioned], made: Made) -> Scores:
-    """The control: maps of other photos' words, laid on this photo."""
-    scores, draw = Scores(), np.random.default_rng(0)
-    every = [(i, mention.label) for i, photo in enumerate(photos) for mention in photo.mentions]
-    for index, photo in enumerate(photos):
-        others = [pair for pair in every if pair[0] != index]
-        for mention in photo.mentions:
-            drawn = [others[i] for i in draw.integers(len(others), size=OTHERS)]
-            maps = [laid(made[other], label, photo.image) for other, label in drawn]
-            scores.add(photo, mention, maps)
-    return scores
+def made(how: Way, task: Captioning, photos: Sequence[Captioned]) -> list[Lay]:
+    """A map for each word."""
+    maps: list[Lay] = []
+    for photo in track(photos, " ".join(how.cells), console=ERRORS):
+        explanations = how.explanations(task, photo)
+        maps += [partial(laid, explanations, mention.label) for mention in photo.mentions]
+    return maps
 
 
 def chosen_on_the_other_half(tried: Sequence[Scores], centre: Scores) -> str:
@@ -427,31 +317,21 @@ VARIANTS: list[Way] = [
 
 
 def show_headline(photos: Sequence[Captioned], task: Captioning, *, markdown: bool) -> None:
-    guesses = {"uniform map": uniform_map, "centre point": centre_point}
-    rows = {name: without_looking(photos, guess) for name, guess in guesses.items()}
-    for name, variant in HEADLINE.items():
-        made = make(variant, task, photos)
-        rows[name] = score(photos, made)
-        rows[f"{name}: maps of other photos"] = exchanged(photos, made)
-    columns = ["", "pointing game", "less uniform map", "less centre point"]
-    columns += ["box ratio: mean", "median", "left out", "energy inside"]
+    ways = {name: made(variant, task, photos) for name, variant in HEADLINE.items()}
+    rows = beside_guesses(spots_of(photos), ways)
     for title, area in (("All words", math.inf), (f"Boxes cover less than {SMALL:.0%}", SMALL)):
         kept = {name: scores.below(area) for name, scores in rows.items()}
-        table = []
-        for name, scores in kept.items():
-            pointing, *rest = scores.cells
-            ahead = [scores.ahead_of(kept[guess]) for guess in guesses]
-            if name == "centre point":  # zero outside, or zero inside
-                rest = ["", "", "", rest[-1]]
-            table.append([name, pointing, *ahead, *rest])
-        one = kept["uniform map"].photos
-        title = f"{title}: {len(one)} words of {len(set(one))} photos"
-        show(title, columns, table, markdown=markdown)
+        show_scores(title, "words", kept, markdown=markdown)
+
+
+def spots_of(photos: Sequence[Captioned]) -> list[Spot]:
+    return [mention.spot for photo in photos for mention in photo.mentions]
 
 
 def show_variants(photos: Sequence[Captioned], task: Captioning, *, markdown: bool) -> None:
-    centre = without_looking(photos, centre_point)
-    tried = [(variant, score(photos, make(variant, task, photos))) for variant in VARIANTS]
+    spots = spots_of(photos)
+    centre = without_looking(spots, centre_point)
+    tried = [(variant, score(spots, made(variant, task, photos))) for variant in VARIANTS]
     table = []
     for variant, scores in tried:
         small = scores.below(SMALL)
@@ -477,19 +357,9 @@ def show_variants(photos: Sequence[Captioned], task: Captioning, *, markdown: bo
         print(f"chosen on one half of the photos, on the other half, {name}: {found}")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds coco128")
-    parser.add_argument("--variants", action="store_true", help="score everything that was tried")
-    parser.add_argument("--photos", type=int, help="only so many, to try the script")
-    parser.add_argument("--markdown", action="store_true")
-    return parser.parse_args()
-
-
-def main() -> None:
-    options = arguments()
+def show_words(options: argparse.Namespace) -> None:
     task = captioning.load()
-    every = captioned(task, options.data, options.photos)
+    every = captioned(task, photos_of(options.data, options.photos))
     photos = [photo for photo in every if photo.mentions]
     mentions = [mention for photo in photos for mention in photo.mentions]
     people = sum("person" in mention.synonyms for mention in mentions)
@@ -501,6 +371,32 @@ def main() -> None:
     show_headline(photos, task, markdown=options.markdown)
     if options.variants:
         show_variants(photos, task, markdown=options.markdown)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds coco128")
+    parser.add_argument("--variants", action="store_true", help="score everything that was tried")
+    parser.add_argument("--photos", type=int, help="only so many, to try the script")
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--answers", action="store_true", help="score answers, and no words")
+    answers = parser.add_argument_group("with --answers")
+    answers.add_argument("--size", type=int, nargs="+", default=[320], help="input of the maps")
+    answers.add_argument(
+        "--occlusions", type=int, default=50, help="photos whose maps are held against occlusion"
+    )
+    answers.add_argument(
+        "--unseen", action="store_true", help="leave out photos of VQA v2's training questions"
+    )
+    answers.add_argument("--weights", type=Path, help="folder that a training wrote; else bundled")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    show_answers(options) if options.answers else show_words(options)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ TOGETHER = 8
 SETTINGS = ("epochs", "batch", "rate", "answers", "seed", "blind", "dev")
 """Options that the result depends on."""
 
-REPEATS = {"derived": 1, "vqa": 4, "daquar": 5}
+REPEATS = {"derived": 1, "vqa": 4, "daquar": 4}
 """How often an epoch asks the questions of each kind."""
 
 Photo = tuple[str, str]

@@ -12,15 +12,17 @@ from typing import Annotated
 import typer
 
 from multicam.commands import (
+    Asked,
     Said,
     Wanted,
+    ask_photos,
     caption_photos,
     check_photos,
     classify_photos,
     show_layers,
 )
 from multicam.console import one_line_errors, working
-from multicam.tasks import captioning, classification
+from multicam.tasks import captioning, classification, vqa
 from multicam.version import __version__
 
 PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")
@@ -28,6 +30,12 @@ PHOTOS = ("cat.jpg", "coffee.jpg", "astronaut.jpg", "rocket.jpg")
 
 PEOPLE = ("astronaut.jpg", "hopper.jpg")
 """Those that are captioned: the bundled captioner knows people best."""
+
+QUESTIONS = (
+    ("cat.jpg", "what animal is this?"),
+    ("astronaut.jpg", "what is the woman wearing?"),
+)
+"""What is asked about which photo."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -183,12 +191,57 @@ def caption(
 
 
 @app.command()
+def ask(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A photo: JPEG, PNG, ...")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotation marks.")],
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Answers to explain, with commas between. Without it, those of the model.",
+        ),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many of the model's answers.")
+    ] = 3,
+    contrast: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Two answers: also show what speaks for A rather than for B."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
+    ] = None,
+    layer: LayerOption = None,
+    out: OutOption = Path("multicam-out"),
+    style: StyleOption = Style.heat,
+    debug: DebugOption = False,
+) -> None:
+    """Answer a question about a photo; show what in the photo and in the question gave the answer.
+
+    [b]Examples[/b]
+
+      multicam ask cat.jpg "what animal is this?"
+
+      multicam ask dog.jpg "what is the dog holding?" --contrast frisbee ball
+
+      multicam ask dog.jpg "is the dog running?" --answers yes,no --style signed
+    """
+    with one_line_errors(debug):
+        asked = Asked(question, answers, top, contrast, layer)
+        photos = [(Path(image).name, image, asked)]
+        ask_photos(_load_answerer(model), photos, out=out, style=style.value)
+
+
+@app.command()
 def demo(
     out: OutOption = Path("multicam-demo"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
 ) -> None:
-    """Classify and caption bundled photos with the bundled networks, and explain it all.
+    """Classify, caption and question bundled photos with the bundled networks, and explain it all.
 
     [b]Example[/b]
 
@@ -199,6 +252,8 @@ def demo(
         classify_photos(_load(None), photos, Wanted(), out=out, style=style.value)
         people = [(name, _bundled(name)) for name in PEOPLE]
         caption_photos(_load_captioner(None), people, Said(), out=out, style=style.value)
+        asked = [(name, _bundled(name), Asked(question)) for name, question in QUESTIONS]
+        ask_photos(_load_answerer(None), asked, out=out, style=style.value)
 
 
 @app.command()
@@ -261,6 +316,11 @@ def _load(model: str | None) -> classification.Classification:
 def _load_captioner(model: str | None) -> captioning.Captioning:
     with _loading(model):
         return captioning.load(model)
+
+
+def _load_answerer(model: str | None) -> vqa.VisualQuestionAnswering:
+    with _loading(model):
+        return vqa.load(model)
 
 
 @contextmanager

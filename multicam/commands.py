@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL.Image import Image
 from rich.table import Table
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from multicam.layers import feature_maps
 from multicam.pictures import save_figure, save_pictures
 from multicam.tasks.captioning import Captioning
 from multicam.tasks.classification import Classification
+from multicam.tasks.vqa import UnknownWordWarning, VisualQuestionAnswering
 
 AGREEMENT = 1e-4
 """The largest relative difference from Captum that rounding in float32 explains."""
@@ -156,6 +159,83 @@ def caption_photos(
         if results.row_count:
             show(results)
     show(f"Pictures are in {out.resolve()}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and the answers to explain.
+
+    Attributes:
+        question: in words.
+        answers: with commas between; None for those of the model.
+        top: how many of these.
+        contrast: two answers to be held against each other.
+        layer: dotted name, or None.
+    """
+
+    question: str
+    answers: str | None = None
+    top: int = 3
+    contrast: tuple[str, str] | None = None
+    layer: str | None = None
+
+
+def ask_photos(
+    task: VisualQuestionAnswering,
+    photos: Sequence[tuple[str, ImageSource, Asked]],
+    *,
+    out: Path,
+    style: str,
+) -> None:
+    """Explain answers to questions about photos, write a figure for each, and print a table.
+
+    Args:
+        task: the model that answers.
+        photos: file name and source of each, and what is asked about it.
+        out: folder for the figures.
+        style: of the overlays.
+    """
+    results = table("photo", "question", "answer", "prob.", "picture", numbers=["prob."])
+    unknown: dict[str, None] = {}
+    try:
+        for name, source, asked in progress(photos, "asking"):
+            unknown |= dict.fromkeys(task.reader.read(asked.question).unknown)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownWordWarning)
+                _ask(task, name, load(source), asked, results, out, style)
+    finally:
+        if results.row_count:
+            show(results)
+    if unknown:
+        show(f"The model has never seen these words: {', '.join(unknown)}")
+    show(f"Pictures are in {out.resolve()}")
+
+
+def _ask(
+    task: VisualQuestionAnswering,
+    name: str,
+    image: Image,
+    asked: Asked,
+    results: Table,
+    out: Path,
+    style: str,
+) -> None:
+    answers = None if asked.answers is None else [one.strip() for one in asked.answers.split(",")]
+    given = (image, asked.question, answers, asked.top)
+    explanation = task.explain(*given, contrast=asked.contrast, layer=asked.layer)
+    words = task.words(*given, contrast=asked.contrast)
+    figure = save_figure(explanation, out, f"{Path(name).stem}.answer", style, words)
+    pairs = zip(explanation.labels[0], explanation.notes[0], strict=True)
+    for row, (label, note) in enumerate(pairs):
+        first = row == 0
+        results.add_row(
+            name if first else "",
+            asked.question if first else "",
+            label,
+            "" if note.startswith("score") else note.removeprefix("p = "),
+            figure.name if first else "",
+        )
+    results.add_section()
 
 
 def check_photos(

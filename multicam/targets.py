@@ -368,6 +368,12 @@ def _wrapped(target: Target) -> Target:
     return PerSample(target) if foreign else target
 
 
+def settled(target: Target, output: Any) -> Target:
+    """The target that means in every output what it means in this one, as a rank does not."""
+    settle: Callable[[Any], Target] | None = getattr(target, "settled", None)
+    return settle(output) if callable(settle) else target
+
+
 class Scored(NamedTuple):
     """What a target makes of an output.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multicam.errors import InputError
 from multicam.forward import Forward, Inputs
 from multicam.guard import guarded
-from multicam.targets import Target, as_targets, evaluate
+from multicam.targets import Target, as_targets, evaluate, settled
 
 METHODS = ("gradient x input", "integrated gradients")
 """Ways to share a score among the words."""
@@ -89,7 +89,7 @@ def word_contributions(
     with guarded(model):
         with torch.no_grad():
             embedded, output = _embedded(call, embedding)
-            targets = [_settled(one, output) for one in as_targets(target)]
+            targets = [settled(one, output) for one in as_targets(target)]
             labels = [evaluate(one, output, 1).labels[0] for one in targets]
         tokens = [_by_captum(method, call, embedding, embedded, one) for one in targets]
     shares = [torch.stack([row[list(places)].sum() for _, places in words]) for row in tokens]
@@ -126,12 +126,6 @@ def embedding_of(
             "layer that embeds them with embedding=..."
         )
     return found[0]
-
-
-def _settled(target: Target, output: Any) -> Target:
-    """The target that means the same class wherever the path from no text to this one leads."""
-    settle: Callable[[Any], Target] | None = getattr(target, "settled", None)
-    return settle(output) if callable(settle) else target
 
 
 def _by_captum(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, cast, final, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -15,17 +16,31 @@ from multicam.crosscheck import CrossCheck, crosscheck
 from multicam.errors import InputError, nearest
 from multicam.explainer import LayerLike, explain
 from multicam.explanation import Explanation
-from multicam.forward import Inputs
+from multicam.forward import Forward, Inputs
 from multicam.geometry import Photo
 from multicam.layers import Layer
 from multicam.preprocessing import Transform
-from multicam.targets import ClassLogit, Difference, Target, TopClass, class_scores
+from multicam.targets import (
+    ClassLogit,
+    Difference,
+    Target,
+    TopClass,
+    class_scores,
+    settled,
+)
 from multicam.tasks import backbone
 from multicam.tasks.answerer import LAYER, LONGEST, pretrained
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.questions import Question, Reader
 from multicam.weighting import Method
 from multicam.words import WordContributions, embedding_of, word_contributions
+
+MAP_SIZE = 448
+"""Pixels a side of the bundled model's input for explaining: maps of 14 x 14 places.
+
+Questions are answered at 224 pixels, the size of the training; maps of 7 x 7 places point
+beside what is asked about.
+"""
 
 
 class UnknownWordWarning(UserWarning):
@@ -143,6 +158,7 @@ class _Noted:
 
     logit: ClassLogit | TopClass
     probabilities: Callable[[Tensor], Tensor]
+    said: tuple[str, ...] | None = None
 
     def __call__(self, output: Any) -> Tensor:
         count, known = class_scores(output, None).shape[1], len(self.logit.names or ())
@@ -154,10 +170,8 @@ class _Noted:
         return self.logit(output)
 
     def settled(self, output: Any) -> _Noted:
-        """The answers that are meant in one output."""
-        if isinstance(self.logit, ClassLogit):
-            return self
-        return replace(self, logit=self.logit.settled(output))
+        """The answers that are meant in one output, with their probabilities there."""
+        return replace(self, logit=settled(self.logit, output), said=tuple(self.notes(output)))
 
     def labels(self, output: Any) -> list[str]:
         """The answer of each sample."""
@@ -165,6 +179,8 @@ class _Noted:
 
     def notes(self, output: Any) -> list[str]:
         """The probability of each sample's answer."""
+        if self.said is not None:
+            return list(self.said)
         shares = self.probabilities(class_scores(output, None).detach().float())
         return [f"{share:.0%}" for share in self.logit(shares).tolist()]
 
@@ -187,7 +203,10 @@ def load(name: str | None = None) -> VisualQuestionAnswering:
     if name is None:
         model, tokenizer, answers = pretrained()
         reader = Reader(tokenizer, unknown=1, longest=LONGEST)
-        return VisualQuestionAnswering(model, backbone.squeeze, reader, answers, layer=LAYER)
+        closer = partial(backbone.squeeze, size=MAP_SIZE)
+        return VisualQuestionAnswering(
+            model, backbone.squeeze, reader, answers, map_transform=closer, layer=LAYER
+        )
     kind, _, rest = name.partition(":")
     if kind != "hf" or not rest:
         raise InputError(
@@ -211,6 +230,9 @@ class VisualQuestionAnswering:
         transform: from an RGB photo to (channel, height, width), not random.
         reader: its vocabulary of questions; see `Reader.of_words` for a plain list.
         answers: what it can say, in the order of the logits; or an `Answering`.
+        map_transform: the same for explaining, where a larger input than that for answering
+            gives finer maps; the model needs to take both sizes. Its own answers and the
+            notes beside them are those for `transform`.
         embedding: name of the layer that embeds the tokens; None has it found.
         layer: the feature map to use where `explain` is given none.
 
@@ -225,6 +247,7 @@ class VisualQuestionAnswering:
     transform: Transform
     reader: Reader
     answers: Sequence[str] | Answering
+    map_transform: Transform | None = field(default=None, kw_only=True)
     embedding: str | None = field(default=None, kw_only=True)
     layer: LayerLike | None = field(default=None, kw_only=True)
 
@@ -282,7 +305,8 @@ class VisualQuestionAnswering:
             UnknownWordWarning: the model has never seen a word of a question.
         """
         with evaluating(self.model):
-            _, posed, photos = self._posed(image, question, answers, top, contrast)
+            asked = self._asked(image, question, answers, top, contrast)
+            posed, photos = self._for_maps(asked)
             explanation = explain(
                 self.model,
                 posed.inputs,
@@ -322,13 +346,15 @@ class VisualQuestionAnswering:
             InputError: as for `explain`, or the layer that embeds the words is not found.
         """
         with evaluating(self.model):
-            asked, posed, _ = self._posed(image, question, answers, top, contrast)
+            asked = self._asked(image, question, answers, top, contrast)
+            posed, _ = self._posed(asked, self.transform)
+            read = asked.questions[0]
             return word_contributions(
                 self.model,
                 posed.inputs,
                 posed.targets,
-                [(word.text, word.places) for word in asked[0].words],
-                embedding=self._embedding(asked[0], posed),
+                [(word.text, word.places) for word in read.words],
+                embedding=self._embedding(read, posed),
                 forward=posed.forward,
                 method=method,
             )
@@ -347,7 +373,7 @@ class VisualQuestionAnswering:
         """The maps of `explain` beside those of Captum, which takes a pass for each answer."""
         ours = self.explain(image, question, answers, top, contrast=contrast, layer=layer)
         with evaluating(self.model):
-            _, posed, _ = self._posed(image, question, answers, top, contrast)
+            posed, _ = self._for_maps(self._asked(image, question, answers, top, contrast))
             used = cast("LayerLike", self._layer(layer, posed)) or ours.layer
             given = (self.model, posed.inputs, posed.targets)
             theirs = crosscheck(*given, layer=used, forward=posed.forward)
@@ -356,8 +382,8 @@ class VisualQuestionAnswering:
     def prepare(
         self, images: Images, /
     ) -> tuple[Float[Tensor, "batch channel height width"], tuple[Photo, ...]]:
-        """The model's input for photos, and where on them it looks."""
-        return prepare_batch(images, self.transform, self.model)
+        """The model's input for explaining photos, and where on them it looks."""
+        return prepare_batch(images, self.map_transform or self.transform, self.model)
 
     @cached_property
     def _answering(self) -> Answering:
@@ -373,31 +399,46 @@ class VisualQuestionAnswering:
             return [_laid_out(one, posed) for one in given]
         return _laid_out(cast("LayerLike", given), posed)
 
-    def _posed(
+    def _asked(
         self,
         image: Images,
         question: str | Sequence[str],
         answers: str | Sequence[str] | None,
         top: int,
         contrast: tuple[str, str] | None,
-    ) -> tuple[list[Question], Posed, tuple[Photo, ...]]:
-        asked = [self.reader.read(one) for one in _listed(question)]
-        _warn_of_unknown(asked)
+    ) -> _Asked:
+        questions = [self.reader.read(one) for one in _listed(question)]
+        _warn_of_unknown(questions)
         wanted = None if answers is None else _distinct(_listed(answers))
         if top < 1:
             raise InputError(f"top={top} asks for no answer; give 1 or more")
         if contrast is not None:
             _distinct(list(contrast))
-        images, photos = self.prepare(image)
-        if len(asked) > 1 == len(images):
-            images, photos = images.expand(len(asked), -1, -1, -1), photos * len(asked)
-        if len(images) != len(asked):
+        return _Asked(image, questions, wanted, top, contrast)
+
+    def _for_maps(self, asked: _Asked) -> tuple[Posed, tuple[Photo, ...]]:
+        """At the size for maps, with the answers that the model gives at its own."""
+        if self.map_transform is None:
+            return self._posed(asked, self.transform)
+        said, _ = self._posed(asked, self.transform)
+        with torch.no_grad():
+            output = Forward(self.model, said.inputs, said.forward)()
+        posed, photos = self._posed(asked, self.map_transform)
+        return replace(posed, targets=[settled(one, output) for one in said.targets]), photos
+
+    def _posed(self, asked: _Asked, transform: Transform) -> tuple[Posed, tuple[Photo, ...]]:
+        images, photos = prepare_batch(asked.image, transform, self.model)
+        count = len(asked.questions)
+        if count > 1 == len(images):
+            images, photos = images.expand(count, -1, -1, -1), photos * count
+        if len(images) != count:
             raise InputError(
-                f"{len(images)} photos and {len(asked)} questions were given; give a question for "
+                f"{len(images)} photos and {count} questions were given; give a question for "
                 "each photo, or several about one"
             )
-        posed = self._answering.pose(images, self._tokens(asked), wanted, top, contrast)
-        return asked, posed, photos
+        tokens = self._tokens(asked.questions)
+        given = (asked.answers, asked.top, asked.contrast)
+        return self._answering.pose(images, tokens, *given), photos
 
     def _embedding(self, asked: Question, posed: Posed) -> nn.Module:
         if self.embedding is not None:
@@ -407,6 +448,17 @@ class VisualQuestionAnswering:
     def _tokens(self, asked: Sequence[Question]) -> Tensor:
         device = next((one.device for one in self.model.parameters()), None)
         return self.reader.padded(asked).to(device)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What was asked for, read and checked."""
+
+    image: Images
+    questions: list[Question]
+    answers: list[str] | None
+    top: int
+    contrast: tuple[str, str] | None
 
 
 def _laid_out(layer: LayerLike, posed: Posed) -> LayerLike:

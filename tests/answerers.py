@@ -15,8 +15,8 @@ ANSWERS = ["frisbee", "ball", "stick", "brown", "yes"]
 reader = Reader.of_words(WORDS, longest=12)
 
 
-def transform(image: Image.Image) -> Tensor:
-    pixels: Tensor = pil_to_tensor(image.resize((32, 24)))
+def transform(image: Image.Image, size: tuple[int, int] = (32, 24)) -> Tensor:
+    pixels: Tensor = pil_to_tensor(image.resize(size))
     return pixels.float() / 255 - 0.5
 
 

@@ -10,7 +10,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from typer.testing import CliRunner, Result
 
 from multicam import InputError, __version__
-from multicam.cli import Style, app
+from multicam.cli import QUESTIONS, Style, app
 from multicam.overlay import STYLES
 from multicam.pictures import file_name, open_new
 
@@ -70,9 +70,9 @@ def test_demo_names_the_photos_and_writes_their_pictures(tmp_path: Path) -> None
     result = run("demo", "--out", tmp_path / "pictures")
     assert result.exit_code == 0, result.output
     written = names(tmp_path / "pictures")
-    assert len(written) == 4 * (3 + 1) + 2
+    assert len(written) == 4 * (3 + 1) + 2 + len(QUESTIONS)
     assert {"cat.tiger_cat.png", "coffee.espresso.png", "rocket.figure.png"} < set(written)
-    assert {"astronaut.caption.png", "hopper.caption.png"} < set(written)
+    assert {"astronaut.caption.png", "hopper.caption.png", "cat.answer.png"} < set(written)
     for name in written:
         assert name in result.stdout  # whole, although the terminal is narrow
     assert "Egyptian cat" in result.stdout
@@ -90,6 +90,34 @@ def test_classify_explains_the_classes_asked_for(photos: dict[str, Path], tmp_pa
     ]
     with Image.open(tmp_path / "multicam-out" / "cat.tiger_cat.png") as overlay:
         assert overlay.size == (451, 300)
+
+
+def test_ask_explains_the_best_answers_and_the_words_of_the_question(
+    photos: dict[str, Path], tmp_path: Path
+) -> None:
+    result = run("ask", photos["cat"], "what animal is this?")
+    assert result.exit_code == 0, result.output
+    first = next(line for line in result.stdout.splitlines() if "cat.jpg" in line)
+    assert first.split()[-3] == "cat"
+    assert result.stdout.count("%") == 3
+    assert names(tmp_path / "multicam-out") == ["cat.answer.png"]
+    run("ask", photos["cat"], "what animal is this?")
+    assert names(tmp_path / "multicam-out") == ["cat.answer-2.png", "cat.answer.png"]
+
+
+def test_ask_holds_answers_against_each_other(photos: dict[str, Path], tmp_path: Path) -> None:
+    options = ["--answers", "cat, dog", "--contrast", "cat", "dog", "--style", "signed"]
+    result = run("ask", photos["cat"], "what animal is this?", *options, "--out", "why")
+    assert result.exit_code == 0, result.output
+    assert "cat rather than dog" in " ".join(result.stdout.split())
+    assert names(tmp_path / "why") == ["cat.answer.png"]
+
+
+def test_ask_names_the_words_that_the_model_has_never_seen(photos: dict[str, Path]) -> None:
+    result = run("ask", photos["cat"], "what zorb is this?", "--top", "1")
+    assert result.exit_code == 0, result.output
+    assert "The model has never seen these words: zorb" in result.stdout
+    assert "Warning" not in result.output
 
 
 def test_caption_explains_every_word_of_the_captioners_own(
@@ -190,7 +218,7 @@ def test_layers_reads_the_tokens_of_a_vit(vit: Path) -> None:
 
 def test_the_version_and_help_are_printed() -> None:
     assert run("--version").stdout == f"multicam {__version__}\n"
-    for command in ["classify", "caption", "layers", "check", "demo"]:
+    for command in ["classify", "caption", "ask", "layers", "check", "demo"]:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"multicam {command}" in result.stdout
@@ -248,6 +276,25 @@ def test_bad_options_are_one_line(
 ) -> None:
     assert message in error(run("classify", photos["cat"], *options))
     assert not (tmp_path / "multicam-out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([""], "the question '' holds no word; ask something"),
+        (["what " * 500], "the question has 500 tokens, and the model reads 26"),
+        (["what is this", "--answers", "zorb"], "'zorb' is not among the"),
+        (["what is this", "--answers", "dog,dog"], "the answer 'dog' is given twice"),
+        (["what is this", "--contrast", "cat", "catt"], "the nearest are: cat"),
+        (["what is this", "--layer", "conv9"], "no layer is called 'conv9'"),
+        (["what is this", "--model", "vilt"], "no model for questions is called 'vilt'; give hf:"),
+    ],
+)
+def test_bad_questions_and_answers_are_one_line(
+    photos: dict[str, Path], options: list[str], message: str
+) -> None:
+    assert message in error(run("ask", photos["cat"], *options))
+    assert "missing.jpg does not exist" in error(run("ask", "missing.jpg", "what is this"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,14 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
+TRAINING = {  # in test_training.py
+    "derive_questions.py",
+    "derived_words.py",
+    "train_captioner.py",
+    "train_vqa.py",
+    "training.py",
+}
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -68,11 +76,34 @@ def test_a_captioner_of_ones_own_is_explained(
     assert (tmp_path / "own_caption.png").exists()
 
 
+def test_an_answer_and_the_words_of_its_question_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = run("ask.py")
+    assert example["found"].labels[0][0] == "cat"
+    assert example["found"].labels[0][-1] == "cat rather than dog"
+    assert example["given"].labels == (("yes", "no"),)
+    assert capsys.readouterr().out.startswith("cat: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"animal.png", "yes_or_no.png"}
+
+
+def test_a_model_of_ones_own_that_answers_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = run("ask_your_own_model.py")
+    assert example["found"].maps.shape == (1, 4, 7, 7)
+    assert example["checked"].max_rel <= 1e-5
+    assert "4 maps; largest difference from Captum" in capsys.readouterr().out
+    assert (tmp_path / "own_answer.png").exists()
+
+
 def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "caption.py",
         "caption_your_own_model.py",
         "classify.py",
         "custom_target.py",
-        "train_captioner.py",  # in test_training.py
+        "ask.py",
+        "ask_your_own_model.py",
+        *TRAINING,
     }
