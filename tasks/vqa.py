@@ -171,7 +171,8 @@ class _Noted:
 
     def settled(self, output: Any) -> _Noted:
         """The answers that are meant in one output, with their probabilities there."""
-        return replace(self, logit=settled(self.logit, output), said=tuple(self.notes(output)))
+        found = self.logit if isinstance(self.logit, ClassLogit) else self.logit.settled(output)
+        return replace(self, logit=found, said=tuple(self.notes(output)))
 
     def labels(self, output: Any) -> list[str]:
         """The answer of each sample."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
@@ -166,7 +167,8 @@ def shaded(drawn: Figure) -> dict[str, tuple[float, ...]]:
     boxes = [patch for patch in panel.patches if isinstance(patch, FancyBboxPatch)]
     texts = [text for text in panel.texts if not text.get_text().endswith((":", "scale)"))]
     return {
-        text.get_text(): tuple(box.get_facecolor()) for text, box in zip(texts, boxes, strict=True)
+        text.get_text(): to_rgba(box.get_facecolor())
+        for text, box in zip(texts, boxes, strict=True)
     }
 
 
@@ -187,7 +189,7 @@ def test_each_answer_has_a_line_and_no_word_is_cut_off(cat: Image.Image) -> None
         ("a dog rather than a cat", [-0.1] * 30),
     )
     drawn = figure(explanation(cat, ["cat", "dog"]), words=text)
-    FigureCanvasAgg(drawn).draw()
+    pixels(drawn)
     edges = drawn.bbox
     panel = drawn.axes[-2]
     assert [text.get_text() for text in panel.texts].count("word29") == 2
