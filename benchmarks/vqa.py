@@ -43,6 +43,7 @@ from torch import Tensor
 
 from multicam.tasks import backbone, vqa
 from multicam.tasks.answerer import LAYER, LONGEST, Answerer
+from multicam.tasks.base import prepare_batch
 from multicam.tasks.questions import Reader
 from multicam.tasks.vqa import VisualQuestionAnswering
 
@@ -185,7 +186,7 @@ def answer(
     said: dict[str, dict[int, str]] = {name: {} for name in tasks}
     for first in track(range(0, len(photos), batch), about, console=Console(stderr=True)):
         some = photos[first : first + batch]
-        images, _ = tasks[SEEING].prepare(some)
+        images, _ = prepare_batch(some, tasks[SEEING].transform, tasks[SEEING].model)
         maps = tasks[SEEING].model.encode(images)
         rows = [(place, index) for place, photo in enumerate(some) for index in by_photo[photo]]
         texts = [asked[index].text for _, index in rows]
