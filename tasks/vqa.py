@@ -26,6 +26,7 @@ from multicam.targets import (
     Target,
     TopClass,
     class_scores,
+    evaluate,
     settled,
 )
 from multicam.tasks import backbone
@@ -265,8 +266,14 @@ class VisualQuestionAnswering:
         Args:
             image: path, bytes, PIL image, array or tensor.
             question: in words.
+
+        Raises:
+            InputError: the image cannot be read, or the question is empty or too long.
         """
-        return self.explain(image, question, top=1).labels[0][0]
+        with evaluating(self.model), torch.no_grad():
+            posed, _ = self._posed(self._asked(image, question, None, 1, None), self.transform)
+            output = Forward(self.model, posed.inputs, posed.forward)()
+            return evaluate(posed.targets[0], output, 1).labels[0]
 
     def explain(
         self,
@@ -281,6 +288,8 @@ class VisualQuestionAnswering:
         method: str | Method = "gradcam",
     ) -> Explanation:
         """Explain answers, all from one pass of the model.
+
+        With a `map_transform`, one more pass before it reads them at the model's own size.
 
         Args:
             image: one photo, or a list of them, each with a question of its own.
