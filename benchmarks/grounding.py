@@ -383,7 +383,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--answers", action="store_true", help="score answers, and no words")
     answers = parser.add_argument_group("with --answers")
-    answers.add_argument("--size", type=int, nargs="+", default=[320], help="input of the maps")
+    answers.add_argument("--size", type=int, nargs="+", default=[448], help="input of the maps")
     answers.add_argument(
         "--occlusions", type=int, default=50, help="photos whose maps are held against occlusion"
     )

@@ -40,8 +40,9 @@ from torchvision.models import ResNet50_Weights, resnet50
 
 from multicam import explain
 from multicam.tasks import vqa
+from multicam.tasks.answers import AnswerList
 from multicam.tasks.questions import Reader
-from multicam.tasks.vqa import AnswerList, VisualQuestionAnswering
+from multicam.tasks.vqa import VisualQuestionAnswering
 
 QUESTION = "what is the cat on the left looking at?"
 ANSWERS = 10

@@ -24,10 +24,11 @@ from multicam.errors import InputError
 from multicam.grids import Reshape, token_grid
 from multicam.layers import Layer
 from multicam.targets import Difference, Target
+from multicam.tasks.answers import Answering, AnswerList, Posed
 from multicam.tasks.huggingface_captioners import vocabulary_of
 from multicam.tasks.questions import Reader
 from multicam.tasks.sources import processed
-from multicam.tasks.vqa import Answering, AnswerList, Posed, VisualQuestionAnswering
+from multicam.tasks.vqa import VisualQuestionAnswering
 
 Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 """Photos as the model's image processor gives them."""

@@ -25,8 +25,9 @@ from transformers import (
 
 from multicam import InputError, Layer, token_grid
 from multicam.tasks import vqa
+from multicam.tasks.answers import AnswerList, Posed
 from multicam.tasks.huggingface_vqa import Blip, Vilt, task_of
-from multicam.tasks.vqa import AnswerList, Posed, VisualQuestionAnswering
+from multicam.tasks.vqa import VisualQuestionAnswering
 from multicam.words import METHODS
 
 PIECES = [
