@@ -214,12 +214,12 @@ class Git:
 HuggingFaceCaptioner: TypeAlias = VisionEncoderDecoder | Blip | Git
 """A model of Hugging Face in two halves, and what else `Captioning` needs to know of it."""
 
-FAMILIES: dict[str, tuple[Any, Callable[[Any], HuggingFaceCaptioner]]] = {
-    "vision-encoder-decoder": (VisionEncoderDecoderModel, VisionEncoderDecoder),
-    "blip": (BlipForConditionalGeneration, Blip),
-    "git": (GitForCausalLM, Git),
+FAMILIES: dict[type[Any], Callable[[Any], HuggingFaceCaptioner]] = {
+    VisionEncoderDecoderModel: VisionEncoderDecoder,
+    BlipForConditionalGeneration: Blip,
+    GitForCausalLM: Git,
 }
-"""By `model_type` of the configuration: the class of the model, and its captioner here."""
+"""By class of the model: its captioner here."""
 
 
 def captioner_of(model: nn.Module) -> HuggingFaceCaptioner:
@@ -238,7 +238,7 @@ def captioner_of(model: nn.Module) -> HuggingFaceCaptioner:
         >>> captioner = captioner_of(model)                               # doctest: +SKIP
         >>> logits = captioner.decode(captioner.encode(images), tokens)   # doctest: +SKIP
     """
-    for wanted, captioner in FAMILIES.values():
+    for wanted, captioner in FAMILIES.items():
         if isinstance(model, wanted):
             return captioner(model)
     raise InputError(
@@ -260,10 +260,11 @@ def hugging_face(name: str) -> Captioning:
         InputError: it cannot be loaded, or is of another kind than `captioner_of` takes.
     """
     try:
-        kind = AutoConfig.from_pretrained(name).model_type
-        if kind not in FAMILIES:
-            raise InputError(f"model 'hf:{name}' is of type {kind!r}; known here are {_known()}")
-        model = FAMILIES[kind][0].from_pretrained(name).eval()
+        kinds = AutoConfig.from_pretrained(name).architectures or ["unnamed"]
+        wanted = next((one for one in FAMILIES if one.__name__ in kinds), None)
+        if wanted is None:
+            raise InputError(f"model 'hf:{name}' is a {kinds[0]}; known here are {_known()}")
+        model = wanted.from_pretrained(name).eval()
         processor = AutoImageProcessor.from_pretrained(name)
         words = AutoTokenizer.from_pretrained(name)
     except (OSError, RuntimeError, ValueError) as error:
@@ -290,12 +291,17 @@ def vocabulary_of(tokenizer: Any, start: int, end: int) -> Vocabulary:
         end: the token that ends them.
 
     Raises:
-        InputError: the tokenizer is written in Python.
+        InputError: the tokenizer is written in Python, or knows nothing but special tokens,
+            as that of a folder without one.
     """
     if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
         raise InputError(
             f"{type(tokenizer).__name__} does not run on the library tokenizers; save the model "
             "with its fast tokenizer (use_fast=True)"
+        )
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise InputError(
+            f"{type(tokenizer).__name__} knows no words; save the model's own beside the model"
         )
     whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     whole.no_padding()
@@ -336,4 +342,4 @@ def _token(value: int | Sequence[int] | None, name: str) -> int:
 
 
 def _known() -> str:
-    return ", ".join(wanted.__name__ for wanted, _ in FAMILIES.values())
+    return ", ".join(wanted.__name__ for wanted in FAMILIES)

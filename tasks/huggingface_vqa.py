@@ -177,7 +177,7 @@ class Blip:
         top: int,
         contrast: tuple[str, str] | None,
     ) -> Posed:
-        """See `multicam.tasks.vqa.Answering.pose`.
+        """See `multicam.tasks.answers.Answering.pose`.
 
         Raises:
             InputError: a text has no word, a letter that the model does not know, or more
@@ -395,18 +395,13 @@ def reader_of(tokenizer: Any, longest: int) -> Reader:
         longest: how many tokens the model has positions for.
 
     Raises:
-        InputError: the tokenizer is written in Python, has no token for padding, or knows
-            nothing but special tokens, as that of a folder without one.
+        InputError: the tokenizer has no token for padding, or `vocabulary_of` refuses it.
     """
     whole = vocabulary_of(tokenizer, tokenizer.cls_token_id, tokenizer.sep_token_id)
     if tokenizer.pad_token_id is None:
         raise InputError(
             f"{type(tokenizer).__name__} has no token for padding; set its pad_token to the one "
             "that the model was trained with"
-        )
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise InputError(
-            f"{type(tokenizer).__name__} knows no words; save the model's own beside the model"
         )
     return Reader(
         whole.tokenizer, unknown=whole.unknown, pad=tokenizer.pad_token_id, longest=longest

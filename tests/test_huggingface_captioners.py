@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     BlipConfig,
     BlipForConditionalGeneration,
+    BlipForQuestionAnswering,
     BlipImageProcessor,
     CLIPImageProcessor,
     GitConfig,
@@ -381,9 +382,31 @@ def test_a_model_without_special_tokens_says_which_to_set() -> None:
         _ = captioner_of(model).start
 
 
-def test_a_folder_with_another_model_says_what_is_known(tmp_path: Path) -> None:
-    ViTForImageClassification(ViTConfig(**VISION)).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="is of type 'vit'; known here are VisionEncoderDecoder"):
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: ViTForImageClassification(ViTConfig(**VISION)),
+        lambda: BlipForQuestionAnswering(blip().config),
+    ],
+)
+def test_a_folder_with_another_model_says_what_is_known(
+    model: Callable[[], PreTrainedModel], tmp_path: Path
+) -> None:
+    """A BLIP for questions has the configuration of a captioner, and half of its weights."""
+    other = model()
+    other.save_pretrained(tmp_path)
+    with pytest.raises(InputError) as caught:
+        captioning.load(f"hf:{tmp_path}")
+    assert str(caught.value) == (
+        f"model 'hf:{tmp_path}' is a {type(other).__name__}; known here are "
+        "VisionEncoderDecoderModel, BlipForConditionalGeneration, GitForCausalLM"
+    )
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    blip().save_pretrained(tmp_path)
+    BlipImageProcessor().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="knows no words; save the model's own"):
         captioning.load(f"hf:{tmp_path}")
 
 
