@@ -61,7 +61,7 @@ class Answerer(nn.Module):
         answers: int,
         hidden: int = 512,
         embedded: int = 256,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
