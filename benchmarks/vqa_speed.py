@@ -4,11 +4,11 @@
     python benchmarks/vqa_speed.py               # two tables on the screen
     python benchmarks/vqa_speed.py --markdown    # the same, for docs/performance.md
 
-One photo of 224 x 224, one question, a Grad-CAM map of the logit of each of the ten answers
-that the model ranks highest, CPU. Two models: ResNet-50 with an LSTM of 512 units that reads
-the question, their element-wise product and 1,000 answers, random weights (Antol et al., arXiv
-1505.00468, section 4), at layer4; and the bundled one at encoder.bn2. The rows are those of
-captioning_speed.py, with answers in place of words:
+One photo, one question, a Grad-CAM map of the logit of each of the ten answers that the
+model ranks highest, CPU. Two models: ResNet-50 with an LSTM of 512 units that reads the
+question, their element-wise product and 1,000 answers, random weights (Antol et al., arXiv
+1505.00468, section 4), at layer4, 224 x 224; and the bundled one at encoder.bn2, at the
+448 x 448 of its maps. The rows are those of captioning_speed.py, with answers in place of words:
 
     forward         the model once, in inference mode, no map
     multicam        `explain(..., vectorize=True)`, what `VisualQuestionAnswering.explain`
@@ -88,6 +88,10 @@ class Case(captioning_speed.Case):
 
     task: VisualQuestionAnswering
 
+    @property
+    def answers(self) -> list[str]:
+        return [self.task.answers[index] for index in self.said]
+
     def log_probs(self, image: Tensor) -> Tensor:
         """The logits of all answers, the same at each of the steps that peers go through."""
         logits = self.task.model(image, self.tokens)
@@ -107,7 +111,7 @@ def multicam(case: Case) -> Run:
     known = AnswerList(tuple(task.answers))
 
     def run() -> Tensor:
-        posed = known.pose(case.image, case.tokens, None, len(case.said), None)
+        posed = known.pose(case.image, case.tokens, case.answers, len(case.said), None)
         options = {"layer": task.layer, "forward": posed.forward, "vectorize": True}
         return explain(task.model, posed.inputs, posed.targets, **options).heatmaps()
 
@@ -115,7 +119,7 @@ def multicam(case: Case) -> Run:
 
 
 def from_the_photo(case: Case) -> Run:
-    return lambda: case.task.explain(case.photo, QUESTION, top=len(case.said)).heatmaps()
+    return lambda: case.task.explain(case.photo, QUESTION, case.answers).heatmaps()
 
 
 ADAPTERS: dict[str, Callable[[Case], Run]] = {
