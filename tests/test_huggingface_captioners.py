@@ -90,8 +90,12 @@ def byte_pieces() -> PreTrainedTokenizerFast:
     )
 
 
+def blip_config() -> BlipConfig:
+    return BlipConfig(text_config=TEXT, vision_config=VISION)
+
+
 def blip() -> PreTrainedModel:
-    return BlipForConditionalGeneration(BlipConfig(text_config=TEXT, vision_config=VISION))
+    return BlipForConditionalGeneration(blip_config())
 
 
 def git() -> PreTrainedModel:
@@ -386,7 +390,7 @@ def test_a_model_without_special_tokens_says_which_to_set() -> None:
     "model",
     [
         lambda: ViTForImageClassification(ViTConfig(**VISION)),
-        lambda: BlipForQuestionAnswering(blip().config),
+        lambda: BlipForQuestionAnswering(blip_config()),
     ],
 )
 def test_a_folder_with_another_model_says_what_is_known(
