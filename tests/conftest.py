@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches the network
+settings.register_profile("same every time", derandomize=True)
+settings.load_profile("same every time")
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
