@@ -3,7 +3,9 @@
 Grad-CAM for any scalar of any PyTorch vision model; see `explain`.
 """
 
+from multicam.augmenting import Augmented
 from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.detection import DetectionScore
 from multicam.errors import (
     InputError,
     LayerError,
@@ -14,8 +16,11 @@ from multicam.errors import (
 )
 from multicam.explainer import explain, explain_layers
 from multicam.explanation import Explanation, fuse
+from multicam.finer import FinerCAM
 from multicam.grids import token_grid
+from multicam.guided import InputGradients, deconvnet, guided_backprop, guided_grad_cam
 from multicam.layers import FeatureMap, Layer, feature_maps
+from multicam.methods import METHODS
 from multicam.sequences import (
     CaptionLogProb,
     ConceptLogit,
@@ -25,6 +30,7 @@ from multicam.sequences import (
     TokenLogit,
     TokenLogProb,
 )
+from multicam.smoothing import Smoothed
 from multicam.targets import (
     ClassLogit,
     ClassLogProb,
@@ -36,22 +42,26 @@ from multicam.targets import (
     TopClass,
 )
 from multicam.version import __version__
-from multicam.weighting import METHODS, grad_cam
+from multicam.weighting import grad_cam
 from multicam.words import WordContributions, word_contributions
 
 __all__ = [
     "METHODS",
+    "Augmented",
     "CaptionLogProb",
     "ClassLogProb",
     "ClassLogit",
     "ConceptLogProb",
     "ConceptLogit",
     "CrossCheck",
+    "DetectionScore",
     "Difference",
     "EmbeddingSimilarity",
     "Explanation",
     "FeatureMap",
+    "FinerCAM",
     "InputError",
+    "InputGradients",
     "Layer",
     "LayerError",
     "MissingExtraError",
@@ -61,6 +71,7 @@ __all__ = [
     "PhraseLogProb",
     "PhraseLogit",
     "RegionMean",
+    "Smoothed",
     "TargetError",
     "TokenLogProb",
     "TokenLogit",
@@ -69,11 +80,14 @@ __all__ = [
     "WordContributions",
     "__version__",
     "crosscheck",
+    "deconvnet",
     "explain",
     "explain_layers",
     "feature_maps",
     "fuse",
     "grad_cam",
+    "guided_backprop",
+    "guided_grad_cam",
     "token_grid",
     "word_contributions",
 ]

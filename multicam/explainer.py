@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 
+from multicam.curvature import SecondOrder, change_along
+from multicam.derivatives import differentiated, reached
 from multicam.errors import InputError, LayerError, MulticamError, UnreachedError
-from multicam.explanation import Explanation, fuse
+from multicam.explanation import Explanation, explanation_of, fuse
 from multicam.forward import Forward, Inputs
-from multicam.gradients import Gradients, detached, score_gradients, vectorized_gradients
+from multicam.gradients import score_gradients
+from multicam.guard import guarded
 from multicam.layers import Layer, Located, advice, locate, probe
-from multicam.targets import Scored, Target, as_targets, evaluate
+from multicam.methods import Method, method_named
+from multicam.perturbation import Perturbation
+from multicam.scene import run
+from multicam.targets import Target, as_targets, evaluate
 from multicam.tracing import Spot, traced
-from multicam.version import versions
-from multicam.weighting import Method, method_named
+from multicam.weighting import Weighting, grad_cam
+from multicam.wrapping import Case, Wrapper
 
 LayerLike: TypeAlias = str | nn.Module | Layer
 
@@ -33,6 +39,7 @@ def explain(
     forward: Callable[..., Any] | None = None,
     create_graph: bool = False,
     vectorize: bool = False,
+    fusion: str = "mean",
 ) -> Explanation:
     """Explain scores of a model by one of its feature maps.
 
@@ -48,7 +55,8 @@ def explain(
         layer: the feature map: dotted name, module or `Layer`; a list of these is
             fused (`fuse`). None finds the last one that the score depends on, at the
             price of one more forward pass, and two more for token models.
-        method: a name in `METHODS`, or a function of (activations, gradients).
+        method: a name in `METHODS`, a function of (activations, gradients), or an object
+            such as `Smoothed("layercam", samples=16)`.
         forward: what to call in place of the model, such as `model.get_image_features`.
         create_graph: keep the graph, so that the maps can be trained with. Running
             statistics move with the model's own forward passes, not with this one.
@@ -57,6 +65,7 @@ def explain(
             layer (the decoder of a caption), for K times the memory there. The targets
             need to be functions of the output alone. Half precision and `create_graph`
             take a pass for each target all the same.
+        fusion: how a list of layers is fused: "mean", "maximum" or "product"; see `fuse`.
 
     Returns:
         Signed maps of shape (batch, target, height, width) with scores and labels.
@@ -64,7 +73,7 @@ def explain(
     Raises:
         LayerError: the layer is unknown, not spatial, or not reached.
         TargetError: the target does not give one differentiable score per sample.
-        InputError: the method is unknown.
+        InputError: the method or the fusion is unknown.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -80,7 +89,7 @@ def explain(
         "vectorize": vectorize,
     }
     if isinstance(layer, (list, tuple)):
-        return fuse(explain_layers(model, inputs, target, layers=layer, **options))
+        return fuse(explain_layers(model, inputs, target, layers=layer, **options), fusion)
     layers = None if layer is None else [cast("LayerLike", layer)]
     return explain_layers(model, inputs, target, layers=layers, **options)[0]
 
@@ -112,13 +121,26 @@ def explain_layers(
         One explanation per layer, in the order given.
     """
     call = Forward(model, inputs, forward)
+    case = Case(call, as_targets(target), layers, create_graph, vectorize)
     with _context(call):
-        task = _Task(call, as_targets(target), *method_named(method), create_graph, vectorize)
-        if layers is None:
-            return task.explain_last()
-        if not layers:
+        if layers is not None and not layers:
             raise LayerError("the list of layers is empty; pass None to have one found")
-        return task.explain([locate(call, layer) for layer in layers])
+        return _explained(case, method)
+
+
+def _explained(case: Case, method: str | Method) -> tuple[Explanation, ...]:
+    """Explain by any method; wrappers come back here with the cases that they make."""
+    name, how = method_named(method)
+    if isinstance(how, Wrapper):
+        found = how.explanations(case, _explained)
+        named = isinstance(method, str)
+        return tuple(replace(one, method=name) for one in found) if named else found
+    if isinstance(how, Perturbation):
+        return _perturbed(case, name, how)
+    task = _Task(case.forward, case.targets, name, how, case.create_graph, case.vectorize)
+    if case.layers is None:
+        return task.explain_last()
+    return task.explain([locate(case.forward, layer) for layer in case.layers])
 
 
 @dataclass(frozen=True)
@@ -126,11 +148,11 @@ class _Task:
     """What stays the same while layers are tried."""
 
     forward: Forward
-    targets: list[Target]
+    targets: Sequence[Target]
     method_name: str
-    method: Method
-    create_graph: bool
-    vectorize: bool
+    method: Weighting | SecondOrder
+    create_graph: bool = False
+    vectorize: bool = False
 
     def explain(self, layers: Sequence[Located]) -> tuple[Explanation, ...]:
         """Record only what comes after the first layer; everything, where that breaks.
@@ -166,59 +188,33 @@ class _Task:
 
     def _explain(self, layers: Sequence[Located], *, record: bool) -> tuple[Explanation, ...]:
         maps: list[list[Tensor]] = [[] for _ in layers]
-        with self._traced(layers, record=record) as (output, spots):
-            if spots[0].batch == 0:
-                raise InputError("the batch is empty: there is nothing to explain")
-            scored, gradients = self._differentiated(output, spots)
+        with differentiated(
+            self.forward,
+            self.targets,
+            layers,
+            record=record,
+            twice=self.create_graph or isinstance(self.method, SecondOrder),
+            vectorize=self.vectorize,
+        ) as (_, spots, scored, gradients):
             for one, found in zip(scored, gradients, strict=True):
                 for spot, gradient, collected in zip(spots, found, maps, strict=True):
-                    collected.append(self._map(spot, gradient, one.labels[0]))
-        scores = torch.stack([one.scores for one in scored], dim=1)
+                    collected.append(self._map(spot, reached(spot, gradient, one.labels[0])))
         return tuple(
-            Explanation(
-                maps=torch.stack(collected, dim=1).float(),
-                scores=scores if self.create_graph else scores.detach(),
-                labels=tuple(zip(*(one.labels for one in scored), strict=True)),
-                notes=tuple(zip(*(one.notes for one in scored), strict=True)),
-                layer=spot.name,
-                method=self.method_name,
-                versions=versions(),
+            explanation_of(
+                torch.stack(collected, dim=1), scored, layer=spot.name, method=self.method_name
             )
             for spot, collected in zip(spots, maps, strict=True)
         )
 
-    def _traced(
-        self, layers: Sequence[Located], *, record: bool
-    ) -> AbstractContextManager[tuple[Any, list[Spot]]]:
-        return traced(
-            self.forward, layers, record=record, twice=self.create_graph, vectorize=self.vectorize
-        )
-
-    def _differentiated(
-        self, output: Any, spots: Sequence[Spot]
-    ) -> tuple[list[Scored], Iterator[Gradients]]:
-        activations = [spot.activations for spot in spots]
-        vectorize = self.vectorize and not self.create_graph
-        seen = detached(output, activations) if vectorize else output
-        scored = [evaluate(target, seen, spots[0].batch) for target in self.targets]
-        scores = [one.scores for one in scored]
-        if seen is output:
-            gradients = score_gradients(scores, activations, create_graph=self.create_graph)
-        else:
-            gradients = vectorized_gradients(scores, seen, output, activations)
-        return scored, gradients
-
-    def _map(self, spot: Spot, gradient: Tensor | None, label: str) -> Tensor:
-        if gradient is None:
-            raise UnreachedError(
-                f"the score {label!r} does not depend on layer {spot.name!r}: the layer runs after "
-                "it or in another branch, or the model or the target detaches in between; choose "
-                "an earlier layer, or a score that can be differentiated"
-            )
+    def _map(self, spot: Spot, gradient: Tensor) -> Tensor:
         device = spot.activations.device.type
         with torch.set_grad_enabled(self.create_graph), torch.autocast(device, enabled=False):
-            activations = spot.grid(spot.activations)
-            values = self.method(activations, spot.grid(gradient))
+            activations, gradients = spot.grid(spot.activations), spot.grid(gradient)
+            if isinstance(self.method, SecondOrder):
+                change = change_along(gradient, spot.activations, create_graph=self.create_graph)
+                values = self.method.maps(activations, gradients, spot.grid(change))
+            else:
+                values = self.method(activations, gradients)
         expected = (activations.shape[0], *activations.shape[2:])
         if values.shape != expected:
             raise InputError(
@@ -229,7 +225,7 @@ class _Task:
 
     def _last_reached(self, candidates: Sequence[Located]) -> Located:
         reached = {layer.name for layer in candidates}
-        with self._traced(candidates, record=True) as (output, spots):
+        with traced(self.forward, candidates, record=True) as (output, spots):
             scores = [evaluate(target, output, spots[-1].batch).scores for target in self.targets]
             for found in score_gradients(scores, [spot.activations for spot in spots]):
                 reached &= {
@@ -244,6 +240,35 @@ class _Task:
             "the score depends on none of the model's feature maps: it is constant or saturated, "
             f"or something detaches it; {advice(self.forward, '')}"
         )
+
+
+def _perturbed(case: Case, name: str, method: Perturbation) -> tuple[Explanation, ...]:
+    """Explain by a method that changes something and runs the model again."""
+    if case.create_graph:
+        raise InputError(
+            f"method {name!r} takes no gradients, so its maps cannot be trained with; leave "
+            "create_graph out, or choose a method of activations and gradients, such as 'gradcam'"
+        )
+    if not method.needs_layer:
+        return (_by_perturbing(case, name, method, None),)
+    layers = case.layers
+    if layers is None:
+        found = _Task(case.forward, case.targets, "gradcam", grad_cam).explain_last()
+        layers = [found[0].layer]
+    located = [locate(case.forward, layer) for layer in layers]
+    return tuple(_by_perturbing(case, name, method, layer) for layer in located)
+
+
+def _by_perturbing(
+    case: Case, name: str, method: Perturbation, layer: Located | None
+) -> Explanation:
+    with guarded(case.forward.model), torch.no_grad():
+        scene = run(case.forward, case.targets, layer)
+        maps = method.maps(scene)
+    where = "the image" if layer is None else layer.name
+    if layer is not None and layer.call is not None:
+        where = f"{layer.name} (call {layer.call})"
+    return explanation_of(maps, scene.scored, layer=where, method=name)
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from io import BytesIO
 from os import PathLike
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from multicam.errors import InputError
+from multicam.resizing import resized
+from multicam.targets import Scored
+from multicam.version import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -267,41 +271,79 @@ class Explanation:
         return "".join(f'<img src="data:image/png;base64,{data}">' for data in encoded)
 
 
-def fuse(explanations: Sequence[Explanation]) -> Explanation:
-    """One explanation from those of several layers: the mean of their normalised maps.
-
-    Each map is divided by its own largest magnitude, since gradients of different
-    layers have different scales, and resized to the finest of the grids.
-
-    Args:
-        explanations: of the same inputs and targets.
-
-    Returns:
-        Signed maps in -1 to 1; the layers' names joined by " + ".
-    """
-    if not explanations:
-        raise InputError("no explanations to fuse; give at least one layer")
-    first = explanations[0]
-    finest = max((one.maps.shape[2:] for one in explanations), key=lambda grid: grid.numel())
-    layers = [_normalized_at(one, finest) for one in explanations]
+def explanation_of(
+    maps: Float[Tensor, "batch target *grid"], scored: Sequence[Scored], *, layer: str, method: str
+) -> Explanation:
+    """An explanation of the scores that targets gave; these keep a graph where maps do."""
+    scores = torch.stack([one.scores for one in scored], dim=1)
     return Explanation(
-        maps=torch.stack(layers).mean(dim=0),
-        scores=first.scores,
-        labels=first.labels,
-        layer=" + ".join(one.layer for one in explanations),
-        method=first.method,
-        versions=first.versions,
-        photos=first.photos,
-        notes=first.notes,
+        maps=maps.float(),
+        scores=scores if maps.requires_grad else scores.detach(),
+        labels=tuple(zip(*(one.labels for one in scored), strict=True)),
+        notes=tuple(zip(*(one.notes for one in scored), strict=True)),
+        layer=layer,
+        method=method,
+        versions=versions(),
     )
 
 
-def _normalized_at(explanation: Explanation, grid: torch.Size) -> Tensor:
-    maps = explanation.normalized()
-    if maps.shape[2:] == grid:
-        return maps
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
-    return torch.nn.functional.interpolate(maps, size=tuple(grid), mode=mode, align_corners=False)
+def _agreed(layers: Float[Tensor, "layer *maps"]) -> Float[Tensor, "*maps"]:
+    """The product where all layers have one sign, with that sign; 0 elsewhere."""
+    return layers.relu().prod(dim=0) - (-layers).relu().prod(dim=0)
+
+
+FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "mean": lambda layers: layers.mean(dim=0),
+        "maximum": lambda layers: layers.amax(dim=0),
+        "product": _agreed,
+    }
+)
+"""Ways to fuse the normalised maps of layers, (layer, ...), place by place."""
+
+
+def fuse(explanations: Sequence[Explanation], how: str = "mean") -> Explanation:
+    """One explanation from those of several layers.
+
+    Each map is divided by its own largest magnitude, since gradients of different
+    layers have different scales, and resized to the finest of the grids. Then, for each
+    place, with m_l the value of layer l from -1 to 1:
+
+        mean      1/L sum over l of m_l
+        maximum   max over l of m_l: where one layer at least speaks for the score
+        product   prod over l of |m_l|, with their sign: where all layers agree; else 0
+
+    pytorch-grad-cam takes the mean, torchcam the maximum, both after a ReLU.
+
+    Args:
+        explanations: of the same inputs and targets.
+        how: a name in `FUSIONS`.
+
+    Returns:
+        Signed maps in -1 to 1; the layers' names joined by " + ".
+
+    Raises:
+        InputError: there is nothing to fuse, the fusion is unknown, or the explanations
+            are not of the same samples and targets.
+    """
+    if not explanations:
+        raise InputError("no explanations to fuse; give at least one layer")
+    if how not in FUSIONS:
+        raise InputError(f"no fusion is called {how!r}; there are {', '.join(FUSIONS)}")
+    if len({(one.maps.shape[:2], one.maps.ndim) for one in explanations}) > 1:
+        shapes = ", ".join(str(tuple(one.maps.shape)) for one in explanations)
+        raise InputError(
+            f"maps of shapes {shapes} cannot be fused; they need the same samples and targets, "
+            "and a grid of as many dimensions"
+        )
+    first = explanations[0]
+    finest = max((one.maps.shape[2:] for one in explanations), key=lambda grid: grid.numel())
+    layers = [resized(one.normalized(), finest) for one in explanations]
+    return replace(
+        first,
+        maps=FUSIONS[how](torch.stack(layers)),
+        layer=" + ".join(one.layer for one in explanations),
+    )
 
 
 def _reason_for_silence(values: Tensor) -> str | None:

@@ -38,6 +38,7 @@ _BAR = 0.16  # inches, the thickness of the colour bar
 _LEGEND = _BAR + 2.4 * _LINE
 _STEP = 0.3  # inches, a line of shaded words
 _MARGIN = 0.3  # inches beside them
+_DASHED = "(dashed: what the model saw)"
 _WORDS = "words: red speaks for the answer, blue against it (each line on its own scale)"
 
 _GREYS = np.linspace(60, 230, 256)[:, np.newaxis].repeat(3, axis=1)
@@ -87,8 +88,9 @@ def figure(
     ]
     pixels = np.asarray(photo)
     part = _part_seen(maps)
-    titles = ["photo" if part is None else "photo\n(dashed: what the model saw)"]
-    titles += _titles(explanation, sample, letters=int(width / _LETTER))
+    letters = int(width / _LETTER)
+    titles = ["photo" if part is None else f"photo\n{fill(_DASHED, letters + 4)}"]  # it is narrow
+    titles += _titles(explanation, sample, letters)
     columns = _columns(len(titles))
     across = columns * (width + _GAP) + _GAP
     lines = shaded_lines(words, across - 2 * _MARGIN, _FONT) if words else []

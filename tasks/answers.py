@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multicam.errors import InputError, nearest
 from multicam.explainer import LayerLike
+from multicam.finer import Choice, choice_of
 from multicam.forward import Inputs
 from multicam.targets import ClassLogit, Difference, Target, TopClass, class_scores
 
@@ -141,6 +142,10 @@ class _Noted:
         """The answers that are meant in one output, with their probabilities there."""
         found = self.logit if isinstance(self.logit, ClassLogit) else self.logit.settled(output)
         return replace(self, logit=found, said=tuple(self.notes(output)))
+
+    def choice(self, output: Any) -> Choice:
+        """The answers that this one is picked from."""
+        return choice_of(self.logit, output)
 
     def labels(self, output: Any) -> list[str]:
         """The answer of each sample."""

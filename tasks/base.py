@@ -17,8 +17,8 @@ from multicam.explainer import LayerLike
 from multicam.explanation import Explanation
 from multicam.geometry import Photo
 from multicam.images import ImageSource
+from multicam.methods import Method
 from multicam.preprocessing import Transform, prepare
-from multicam.weighting import Method
 
 Images: TypeAlias = ImageSource | list[ImageSource] | tuple[ImageSource, ...]
 """One photo, or several for one batch."""

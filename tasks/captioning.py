@@ -17,6 +17,7 @@ from multicam.errors import InputError
 from multicam.explainer import LayerLike, explain
 from multicam.explanation import Explanation
 from multicam.geometry import Photo
+from multicam.methods import Method
 from multicam.preprocessing import Transform
 from multicam.sequences import CaptionLogProb, ConceptLogProb, PhraseLogProb
 from multicam.targets import Target
@@ -27,7 +28,6 @@ from multicam.tasks.captioner import LAYER, pretrained
 from multicam.tasks.phrases import Phrase, distinct, phrases_of
 from multicam.tasks.teacher import EncoderDecoder, Teacher, last_layer
 from multicam.tasks.vocabulary import Vocabulary
-from multicam.weighting import Method
 
 TargetOf: TypeAlias = Callable[[Sequence[int], Sequence[int]], Target]
 """From the steps of a phrase and its tokens at them to what is explained of it."""

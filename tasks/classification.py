@@ -16,12 +16,12 @@ from multicam.errors import InputError
 from multicam.explainer import LayerLike, explain
 from multicam.explanation import Explanation
 from multicam.geometry import Photo
+from multicam.methods import Method
 from multicam.preprocessing import Transform
 from multicam.targets import ClassLogit, Target, TopClass, class_scores
 from multicam.tasks import sources
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.names import class_index, label_list
-from multicam.weighting import Method
 
 ClassLike: TypeAlias = str | SupportsIndex | Target
 """A class by name or index, or any target of the model's output."""

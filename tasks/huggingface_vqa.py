@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from multicam.errors import InputError
+from multicam.finer import Choice
 from multicam.grids import Reshape, token_grid
 from multicam.layers import Layer
 from multicam.targets import Difference, Target
@@ -137,6 +138,11 @@ class AnswerLogProb:
     def __call__(self, output: Float[Tensor, "batch answer"]) -> Float[Tensor, " batch"]:
         """Scores of shape (batch,)."""
         return output[:, self.place]
+
+    def choice(self, output: Float[Tensor, "batch answer"]) -> Choice:
+        """The answers that this one was scored beside."""
+        picked = torch.full((len(output), 1), self.place, device=output.device)
+        return Choice(output.unsqueeze(1), picked)
 
     def labels(self, output: Float[Tensor, "batch answer"]) -> list[str]:
         """The answer to each question."""

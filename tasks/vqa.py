@@ -19,6 +19,7 @@ from multicam.explanation import Explanation
 from multicam.forward import Forward
 from multicam.geometry import Photo
 from multicam.layers import Layer
+from multicam.methods import Method
 from multicam.preprocessing import Transform
 from multicam.targets import evaluate, settled
 from multicam.tasks import backbone
@@ -26,7 +27,6 @@ from multicam.tasks.answerer import LAYER, LONGEST, pretrained
 from multicam.tasks.answers import Answering, AnswerList, Posed
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.questions import Question, Reader
-from multicam.weighting import Method
 from multicam.words import WordContributions, embedding_of, word_contributions
 
 MAP_SIZE = 448

@@ -81,7 +81,8 @@ def test_the_panels_show_the_photo_and_the_maps(cat: Image.Image) -> None:
 @pytest.mark.parametrize("count", [1, 4, 5, 12, 14])
 def test_no_title_is_cut_off_or_meets_another_panel(cat: Image.Image, count: int) -> None:
     long = "a cat with green eyes that looks past the camera at something we cannot see "
-    drawn = figure(explanation(cat, [long * (1 + number % 3) for number in range(count)]))
+    labels = [long * (1 + number % 3) for number in range(count)]
+    drawn = figure(explanation(cat, labels, crop=True))
     canvas: Any = FigureCanvasAgg(drawn)
     renderer = canvas.get_renderer()
     titles = [axes.title.get_window_extent(renderer) for axes in drawn.axes[:-1]]
