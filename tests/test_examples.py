@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,51 @@ def test_a_model_of_ones_own_that_answers_is_explained(
     assert (tmp_path / "own_answer.png").exists()
 
 
+def test_methods_are_compared_in_one_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = ["gradcam", "layercam", "reciprocam"]
+    monkeypatch.setattr(sys, "argv", ["compare_methods.py", "--methods", *methods])
+    together = run("compare_methods.py")["together"]
+    assert together.labels == (tuple(methods),)
+    assert together.maps.shape == (1, 3, 224, 224)
+    assert not together.silent
+    assert "space shuttle by 3 methods" in capsys.readouterr().out
+    assert (tmp_path / "methods.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "shape"),
+    [
+        ("clip_similarity.py", "similar", (1, 2, 6, 6)),
+        ("segmentation.py", "explained", (1, 2, 8, 8)),
+        ("detection.py", "explained", (1, 1, 10, 10)),
+    ],
+)
+def test_other_outputs_are_explained(name: str, found: str, shape: tuple[int, ...]) -> None:
+    explanation = run(name)[found]
+    assert explanation.maps.shape == shape
+    assert not explanation.silent
+
+
+def test_feature_maps_of_any_kind_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    run("any_feature_map.py")
+    lines = capsys.readouterr().out.splitlines()
+    shapes = ["(1, 2, 60)", "(1, 2, 2, 8, 8)", "(1, 2, 3, 3)", "(1, 2, 3, 3)"]
+    assert [line.partition(", maps ")[2] for line in lines] == shapes
+
+
 def test_every_example_is_tested() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         "caption.py",
         "caption_your_own_model.py",
         "classify.py",
+        "compare_methods.py",
         "custom_target.py",
+        "segmentation.py",
+        "detection.py",
+        "clip_similarity.py",
+        "any_feature_map.py",
         "ask.py",
         "ask_your_own_model.py",
         *TRAINING,
