@@ -13,6 +13,7 @@ import typer
 
 from multicam.commands import (
     Asked,
+    How,
     Said,
     Wanted,
     ask_photos,
@@ -20,8 +21,10 @@ from multicam.commands import (
     check_photos,
     classify_photos,
     show_layers,
+    show_methods,
 )
 from multicam.console import one_line_errors, working
+from multicam.methods import LISTED
 from multicam.tasks import captioning, classification, vqa
 from multicam.version import __version__
 
@@ -39,7 +42,6 @@ QUESTIONS = (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,6 +54,11 @@ class Style(str, Enum):
     heat = "heat"
     signed = "signed"
     spotlight = "spotlight"
+
+
+def _listed() -> list[tuple[str, str]]:
+    """What a shell completes `--method` to."""
+    return [(name, listed.summary) for name, listed in LISTED.items()]
 
 
 ImageArgument = Annotated[
@@ -82,6 +89,14 @@ LayerOption = Annotated[
         metavar="LAYER",
         help="Dotted name of the feature map; see [b]multicam layers[/b]. Without it, the last "
         "one that the scores depend on.",
+    ),
+]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        autocompletion=_listed,
+        help="How the map is made: [b]multicam methods[/b] lists them, with what each costs.",
     ),
 ]
 OutOption = Annotated[
@@ -130,6 +145,7 @@ def classify(
     top: TopOption = 3,
     model: ModelOption = None,
     layer: LayerOption = None,
+    method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
@@ -143,10 +159,12 @@ def classify(
       multicam classify *.jpg --classes "boxer,tiger cat" --style spotlight
 
       multicam classify dog.jpg --model torchvision:resnet50 --out maps
+
+      multicam classify dog.jpg --method layercam --layer blocks.4
     """
     with one_line_errors(debug):
-        wanted = Wanted(classes, top, layer)
-        classify_photos(_load(model), _named(images), wanted, out=out, style=style.value)
+        how = How(out, style.value, layer, method)
+        classify_photos(_load(model), _named(images), Wanted(classes, top), how)
 
 
 @app.command()
@@ -171,6 +189,7 @@ def caption(
         typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
     ] = None,
     layer: LayerOption = None,
+    method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
@@ -186,8 +205,8 @@ def caption(
       multicam caption dog.jpg --model hf:Salesforce/blip-image-captioning-base
     """
     with one_line_errors(debug):
-        said = Said(caption, words, beam, layer)
-        caption_photos(_load_captioner(model), _named(images), said, out=out, style=style.value)
+        how = How(out, style.value, layer, method)
+        caption_photos(_load_captioner(model), _named(images), Said(caption, words, beam), how)
 
 
 @app.command()
@@ -215,6 +234,7 @@ def ask(
         typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
     ] = None,
     layer: LayerOption = None,
+    method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
@@ -230,13 +250,14 @@ def ask(
       multicam ask dog.jpg "is the dog running?" --answers yes,no --style signed
     """
     with one_line_errors(debug):
-        asked = Asked(question, answers, top, contrast, layer)
-        photos = [(Path(image).name, image, asked)]
-        ask_photos(_load_answerer(model), photos, out=out, style=style.value)
+        how = How(out, style.value, layer, method)
+        photos = [(Path(image).name, image, Asked(question, answers, top, contrast))]
+        ask_photos(_load_answerer(model), photos, how)
 
 
 @app.command()
 def demo(
+    method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-demo"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
@@ -248,12 +269,13 @@ def demo(
       multicam demo --out pictures
     """
     with one_line_errors(debug):
+        how = How(out, style.value, method=method)
         photos = [(name, _bundled(name)) for name in PHOTOS]
-        classify_photos(_load(None), photos, Wanted(), out=out, style=style.value)
+        classify_photos(_load(None), photos, Wanted(), how)
         people = [(name, _bundled(name)) for name in PEOPLE]
-        caption_photos(_load_captioner(None), people, Said(), out=out, style=style.value)
+        caption_photos(_load_captioner(None), people, Said(), how)
         asked = [(name, _bundled(name), Asked(question)) for name, question in QUESTIONS]
-        ask_photos(_load_answerer(None), asked, out=out, style=style.value)
+        ask_photos(_load_answerer(None), asked, how)
 
 
 @app.command()
@@ -273,6 +295,19 @@ def layers(model: ModelOption = None, debug: DebugOption = False) -> None:
 
 
 @app.command()
+def methods() -> None:
+    """List the methods for --method: what a map shows, what it costs, who published it.
+
+    [b]Examples[/b]
+
+      multicam methods
+
+      multicam classify cat.jpg --method layercam
+    """
+    show_methods()
+
+
+@app.command()
 def check(
     images: ImageArgument,
     classes: ClassesOption = None,
@@ -281,7 +316,7 @@ def check(
     layer: LayerOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Compute the same maps with Captum, and compare.
+    """Compute the same Grad-CAM maps with Captum, and compare.
 
     Exit code 1 where a map differs by more than 0.0001 of its largest value.
 
@@ -290,7 +325,7 @@ def check(
       multicam check cat.jpg --model torchvision:resnet50 --layer layer3
     """
     with one_line_errors(debug):
-        agree = check_photos(_load(model), _named(images), Wanted(classes, top, layer))
+        agree = check_photos(_load(model), _named(images), Wanted(classes, top), layer)
     if not agree:
         raise typer.Exit(1)
 

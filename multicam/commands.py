@@ -3,40 +3,84 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL.Image import Image
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from multicam.console import layer_tree, progress, show, table, working
 from multicam.crosscheck import CrossCheck, crosscheck
 from multicam.images import ImageSource, load
 from multicam.layers import feature_maps
+from multicam.methods import (
+    LISTED,
+    UNITS,
+    Method,
+    method_named,
+    takes_many_passes,
+    with_progress,
+)
 from multicam.pictures import save_figure, save_pictures
 from multicam.tasks.captioning import Captioning
 from multicam.tasks.classification import Classification
 from multicam.tasks.vqa import UnknownWordWarning, VisualQuestionAnswering
+
+Item = TypeVar("Item")
 
 AGREEMENT = 1e-4
 """The largest relative difference from Captum that rounding in float32 explains."""
 
 
 @dataclass(frozen=True)
+class How:
+    """How maps are made and where they are shown, the same for every photo.
+
+    Attributes:
+        out: folder for the pictures.
+        style: of the overlays.
+        layer: dotted name, or None.
+        method: a name in `METHODS`.
+    """
+
+    out: Path
+    style: str = "heat"
+    layer: str | None = None
+    method: str = "gradcam"
+
+    def __post_init__(self) -> None:
+        method_named(self.method)
+
+    def method_for(self, photo: str) -> str | Method:
+        """The method; where it takes many passes, with a progress bar for the photo."""
+        slow = takes_many_passes(self.method)
+        return with_progress(self.method, photo) if slow else self.method
+
+    def name_for(self, photo: str) -> str:
+        """What the photo's pictures are called, with the method unless it is Grad-CAM."""
+        stem = Path(photo).stem
+        return stem if self.method == "gradcam" else f"{stem}.{self.method}"
+
+    def each(self, photos: Sequence[Item], what: str) -> Iterable[Item]:
+        """Go through photos behind a progress bar, where each does not have its own."""
+        return photos if takes_many_passes(self.method) else progress(photos, what)
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """What to explain, the same for every photo.
+    """Which classes to explain, the same for every photo.
 
     Attributes:
         classes: names or indices, with commas between; None for the highest.
         top: how many of the highest.
-        layer: dotted name, or None.
     """
 
     classes: str | None = None
     top: int = 3
-    layer: str | None = None
 
     def indices(self, task: Classification, probabilities: Tensor) -> list[int]:
         """The classes to explain in a photo, given the probabilities of all, (classes,)."""
@@ -47,12 +91,7 @@ class Wanted:
 
 
 def classify_photos(
-    task: Classification,
-    photos: Sequence[tuple[str, ImageSource]],
-    wanted: Wanted,
-    *,
-    out: Path,
-    style: str,
+    task: Classification, photos: Sequence[tuple[str, ImageSource]], wanted: Wanted, how: How
 ) -> None:
     """Explain photos one by one, write their pictures, and print a table.
 
@@ -60,20 +99,19 @@ def classify_photos(
         task: the classifier.
         photos: file name and source of each.
         wanted: what to explain.
-        out: folder for the pictures.
-        style: of the overlays.
+        how: to explain and to show it.
     """
     results = table("photo", "class", "prob.", "logit", "picture", numbers=["prob.", "logit"])
     silent: list[str] = []
     try:
-        for name, source in progress(photos, "explaining"):
-            silent += _classify(task, name, source, wanted, results, out, style)
+        for name, source in how.each(photos, "explaining"):
+            silent += _classify(task, name, source, wanted, how, results)
     finally:
         if results.row_count:
             show(results)
     for line in silent:
         show(line)
-    show(f"Pictures are in {out.resolve()}")
+    show(f"Pictures are in {how.out.resolve()}")
 
 
 def _classify(
@@ -81,15 +119,14 @@ def _classify(
     name: str,
     source: ImageSource,
     wanted: Wanted,
+    how: How,
     results: Table,
-    out: Path,
-    style: str,
 ) -> list[str]:
     image = load(source)
     probabilities = task.probabilities(image)[0]
     indices = wanted.indices(task, probabilities)
-    explanation = task.explain(image, indices, layer=wanted.layer)
-    overlays, figure = save_pictures(explanation, out, Path(name).stem, style)
+    explanation = task.explain(image, indices, layer=how.layer, method=how.method_for(name))
+    overlays, figure = save_pictures(explanation, how.out, how.name_for(name), how.style)
     labels, scores = explanation.labels[0], explanation.scores[0].tolist()
     for row, label in enumerate(labels):
         results.add_row(
@@ -114,22 +151,15 @@ class Said:
         caption: the text; None has the captioner write one.
         words: words and phrases of it, with commas between; None for every word.
         beam: sequences kept while the captioner searches.
-        layer: dotted name, or None.
     """
 
     caption: str | None = None
     words: str | None = None
     beam: int = 5
-    layer: str | None = None
 
 
 def caption_photos(
-    task: Captioning,
-    photos: Sequence[tuple[str, ImageSource]],
-    said: Said,
-    *,
-    out: Path,
-    style: str,
+    task: Captioning, photos: Sequence[tuple[str, ImageSource]], said: Said, how: How
 ) -> None:
     """Explain the words of photos' captions, write a figure for each, and print a table.
 
@@ -137,28 +167,33 @@ def caption_photos(
         task: the captioner.
         photos: file name and source of each.
         said: what to explain.
-        out: folder for the figures.
-        style: of the overlays.
+        how: to explain and to show it.
     """
     results = table("photo", "caption", "prob.", "picture", numbers=["prob."])
-    words = None if said.words is None else [word.strip() for word in said.words.split(",")]
     try:
-        for name, source in progress(photos, "captioning"):
-            image = load(source)
-            caption = task.caption(image, said.beam) if said.caption is None else said.caption
-            explanation = task.explain(image, caption, words, layer=said.layer)
-            figure = save_figure(explanation, out, f"{Path(name).stem}.caption", style)
-            probabilities = [f"{p:.2g}" for p in explanation.scores[0].exp().tolist()]
-            whole = probabilities[-1] if words is None else ""
-            results.add_row(name, caption, whole, figure.name)
-            if words is not None:
-                for label, probability in zip(explanation.labels[0], probabilities, strict=True):
-                    results.add_row("", f"  {label}", probability, "")
-            results.add_section()
+        for name, source in how.each(photos, "captioning"):
+            _caption(task, name, load(source), said, how, results)
     finally:
         if results.row_count:
             show(results)
-    show(f"Pictures are in {out.resolve()}")
+    show(f"Pictures are in {how.out.resolve()}")
+
+
+def _caption(
+    task: Captioning, name: str, image: Image, said: Said, how: How, results: Table
+) -> None:
+    words = None if said.words is None else [word.strip() for word in said.words.split(",")]
+    caption = task.caption(image, said.beam) if said.caption is None else said.caption
+    method = how.method_for(name)
+    explanation = task.explain(image, caption, words, layer=how.layer, method=method)
+    figure = save_figure(explanation, how.out, f"{how.name_for(name)}.caption", how.style)
+    probabilities = [f"{p:.2g}" for p in explanation.scores[0].exp().tolist()]
+    whole = probabilities[-1] if words is None else ""
+    results.add_row(name, caption, whole, figure.name)
+    if words is not None:
+        for label, probability in zip(explanation.labels[0], probabilities, strict=True):
+            results.add_row("", f"  {label}", probability, "")
+    results.add_section()
 
 
 @dataclass(frozen=True)
@@ -170,61 +205,49 @@ class Asked:
         answers: with commas between; None for those of the model.
         top: how many of these.
         contrast: two answers to be held against each other.
-        layer: dotted name, or None.
     """
 
     question: str
     answers: str | None = None
     top: int = 3
     contrast: tuple[str, str] | None = None
-    layer: str | None = None
 
 
 def ask_photos(
-    task: VisualQuestionAnswering,
-    photos: Sequence[tuple[str, ImageSource, Asked]],
-    *,
-    out: Path,
-    style: str,
+    task: VisualQuestionAnswering, photos: Sequence[tuple[str, ImageSource, Asked]], how: How
 ) -> None:
     """Explain answers to questions about photos, write a figure for each, and print a table.
 
     Args:
         task: the model that answers.
         photos: file name and source of each, and what is asked about it.
-        out: folder for the figures.
-        style: of the overlays.
+        how: to explain and to show it.
     """
     results = table("photo", "question", "answer", "prob.", "picture", numbers=["prob."])
     unknown: dict[str, None] = {}
     try:
-        for name, source, asked in progress(photos, "asking"):
+        for name, source, asked in how.each(photos, "asking"):
             unknown |= dict.fromkeys(task.reader.read(asked.question).unknown)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnknownWordWarning)
-                _ask(task, name, load(source), asked, results, out, style)
+                _ask(task, name, load(source), asked, how, results)
     finally:
         if results.row_count:
             show(results)
     if unknown:
         show(f"The model has never seen these words: {', '.join(unknown)}")
-    show(f"Pictures are in {out.resolve()}")
+    show(f"Pictures are in {how.out.resolve()}")
 
 
 def _ask(
-    task: VisualQuestionAnswering,
-    name: str,
-    image: Image,
-    asked: Asked,
-    results: Table,
-    out: Path,
-    style: str,
+    task: VisualQuestionAnswering, name: str, image: Image, asked: Asked, how: How, results: Table
 ) -> None:
     answers = None if asked.answers is None else [one.strip() for one in asked.answers.split(",")]
     given = (image, asked.question, answers, asked.top)
-    explanation = task.explain(*given, contrast=asked.contrast, layer=asked.layer)
+    method = how.method_for(name)
+    explanation = task.explain(*given, contrast=asked.contrast, layer=how.layer, method=method)
     words = task.words(*given, contrast=asked.contrast)
-    figure = save_figure(explanation, out, f"{Path(name).stem}.answer", style, words)
+    figure = save_figure(explanation, how.out, f"{how.name_for(name)}.answer", how.style, words)
     pairs = zip(explanation.labels[0], explanation.notes[0], strict=True)
     for row, (label, note) in enumerate(pairs):
         first = row == 0
@@ -239,22 +262,25 @@ def _ask(
 
 
 def check_photos(
-    task: Classification, photos: Sequence[tuple[str, ImageSource]], wanted: Wanted
+    task: Classification,
+    photos: Sequence[tuple[str, ImageSource]],
+    wanted: Wanted,
+    layer: str | None,
 ) -> bool:
-    """Compare the maps of photos with Captum's, and print a table.
+    """Compare the Grad-CAM maps of photos with Captum's, and print a table.
 
     Returns:
         Whether every map agrees within `AGREEMENT` of its largest value.
     """
     numbers = ["max. abs.", "max. rel.", "correlation"]
     results = table("photo", "class", "layer", *numbers, "", numbers=numbers)
+    used = task.layer if layer is None else layer
     agree = True
     for name, source in progress(photos, "checking"):
         image = load(source)
         inputs, _ = task.prepare(image)
-        layer = task.layer if wanted.layer is None else wanted.layer
         for index in wanted.indices(task, task.probabilities(image)[0]):
-            checked = crosscheck(task.model, inputs, task.target(index), layer=layer)
+            checked = crosscheck(task.model, inputs, task.target(index), layer=used)
             results.add_row(name, *_differences(checked))
             agree &= checked.max_rel <= AGREEMENT
     show(results)
@@ -268,6 +294,16 @@ def show_layers(task: Classification, photo: ImageSource) -> None:
         maps = feature_maps(task.model, inputs)
         chosen = task.explain(photo, top=1).layer
     show(layer_tree(type(task.model).__name__, maps, chosen))
+
+
+def show_methods() -> None:
+    """Print the methods that can be chosen by name, with what they cost, as a table."""
+    results = table("method", "its map, and its paper", "passes of the model", whole=["method"])
+    for name, listed in LISTED.items():
+        about = Text.assemble(listed.summary, "\n", (listed.paper, "dim"))
+        results.add_row(name, about, listed.cost.replace(", ", "\n"), end_section=True)
+    show(results)
+    show(UNITS)
 
 
 def _differences(checked: CrossCheck) -> tuple[str, ...]:

@@ -62,18 +62,22 @@ def show(thing: Table | Tree | Text | str) -> None:
     Console(markup=False, highlight=False).print(thing)
 
 
-def table(*columns: str, numbers: Sequence[str] = ()) -> Table:
+def table(*columns: str, numbers: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
     """An empty table that folds what is too long for the terminal, and cuts nothing.
 
     Args:
         columns: their headers.
         numbers: the headers among them with numbers below, to be set to the right.
+        whole: the headers among them with names below, to be kept on one line.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in columns:
         numeric = column in numbers
         made.add_column(
-            column, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=numeric or column in whole,
         )
     return made
 

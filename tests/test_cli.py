@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 from typer.testing import CliRunner, Result
 
-from multicam import InputError, __version__
+from multicam import METHODS, InputError, __version__
 from multicam.cli import QUESTIONS, Style, app
 from multicam.overlay import STYLES
 from multicam.pictures import file_name, open_new
@@ -216,9 +216,60 @@ def test_layers_reads_the_tokens_of_a_vit(vit: Path) -> None:
     assert "(1, 17, 16)  4 x 4" in result.stdout
 
 
+def test_methods_are_listed_with_their_costs_and_papers() -> None:
+    result = run("methods")
+    assert result.exit_code == 0, result.output
+    words = result.stdout.split()
+    assert set(METHODS) <= set(words)  # whole, although the terminal is narrow
+    assert {"1610.02391", "replays"} <= set(words)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("command", "picture"),
+    [
+        (["classify", "cat", "--classes", "tabby"], "tabby"),
+        (["caption", "cat", "--caption", "a cat", "--words", "cat"], "caption"),
+        (["ask", "cat", "what animal is this?", "--top", "1"], "answer"),
+    ],
+)
+def test_maps_are_made_by_the_method_asked_for(
+    photos: dict[str, Path], tmp_path: Path, command: list[str], picture: str
+) -> None:
+    name, photo, *options = command
+    for method in ("gradcam", "reciprocam"):
+        result = run(name, photos[photo], *options, "--method", method, "--out", "maps")
+        assert result.exit_code == 0, result.output
+    assert f"cat.reciprocam.{picture}.png" in result.stdout
+    by_gradients, by_places = (
+        (tmp_path / "maps" / f"{stem}.{picture}.png").read_bytes()
+        for stem in ("cat", "cat.reciprocam")
+    )
+    assert by_gradients != by_places
+
+
+def test_slow_methods_say_on_a_terminal_how_far_they_are(
+    photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = photos["cat"], photos["coffee"]
+    options = "--top", "1", "--method", "reciprocam"
+    assert run("classify", *given, *options).stderr == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = run("classify", *given, *options).stderr
+    assert "cat.jpg" in shown
+    assert "coffee.jpg" in shown
+
+
+def test_a_shell_completes_the_names_of_methods() -> None:
+    words = {"COMP_WORDS": "multicam ask --method eigen", "COMP_CWORD": "3"}
+    environment = {"_MULTICAM_COMPLETE": "complete_bash", **words}
+    result = CliRunner().invoke(app, env=environment, prog_name="multicam")
+    assert result.stdout.split() == ["eigencam", "eigengradcam"]
+
+
 def test_the_version_and_help_are_printed() -> None:
     assert run("--version").stdout == f"multicam {__version__}\n"
-    for command in ["classify", "caption", "ask", "layers", "check", "demo"]:
+    for command in ["classify", "caption", "ask", "layers", "methods", "check", "demo"]:
         result = run(command, "--help")
         assert result.exit_code == 0
         assert f"multicam {command}" in result.stdout
@@ -276,6 +327,14 @@ def test_bad_options_are_one_line(
 ) -> None:
     assert message in error(run("classify", photos["cat"], *options))
     assert not (tmp_path / "multicam-out").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["classify", "x.jpg"], ["caption", "x.jpg"], ["ask", "x.jpg", "what?"], ["demo"]]
+)
+def test_an_unknown_method_is_one_line(command: list[str]) -> None:
+    message = error(run(*command, "--method", "grad-cam"))
+    assert "no method is called 'grad-cam'; try gradcam" in message
 
 
 @pytest.mark.parametrize(
