@@ -104,9 +104,9 @@ class Case:
         return self.task.model.get_submodule(self.task.layer)
 
     def log_probs(self, image: Tensor) -> Tensor:
-        """Of all words at all steps, (1, step, word)."""
-        model = self.task.model
-        return model.decode(model.encode(image), self.tokens).log_softmax(dim=2)
+        """Of all words at all steps, (batch, step, word)."""
+        model, tokens = self.task.model, self.tokens.expand(len(image), -1)
+        return model.decode(model.encode(image), tokens).log_softmax(dim=2)
 
 
 def forward(case: Case) -> Run:
@@ -119,10 +119,10 @@ def forward(case: Case) -> Run:
     return run
 
 
-def multicam(case: Case) -> Run:
+def multicam(case: Case, method: str = "gradcam") -> Run:
     model, layer = case.task.model, case.task.layer
     targets = [PhraseLogProb([step], [token]) for step, token in enumerate(case.said)]
-    options = {"layer": layer, "forward": Teacher(model), "vectorize": True}
+    options = {"layer": layer, "method": method, "forward": Teacher(model), "vectorize": True}
     return lambda: explain(model, (case.image, case.tokens), targets, **options).heatmaps()
 
 
@@ -152,11 +152,11 @@ def full_passes(case: Case) -> Run:
     return run
 
 
-def torchcam(case: Case) -> Run:
-    from torchcam.methods import GradCAM
+def torchcam(case: Case, method: str = "GradCAM") -> Run:
+    from torchcam import methods
 
     def run() -> Tensor:
-        with GradCAM(case.task.model, case.task.layer) as cam:
+        with getattr(methods, method)(case.task.model, case.task.layer) as cam:
             steps = case.log_probs(case.image).unbind(dim=1)
             maps = [
                 cam(token, scores, normalized=False, retain_graph=True)[0]
@@ -192,15 +192,19 @@ class Told(nn.Module):
         return self.log_probs(image)
 
 
-def grad_cam(case: Case) -> Run:
-    from pytorch_grad_cam import GradCAM
+def log_prob(step: int, token: int) -> Callable[[Tensor], Tensor]:
+    """A target of one sample, as peers take it."""
+    return lambda log_probs: log_probs[step, token]
 
-    def target(step: int, token: int) -> Callable[[Tensor], Tensor]:
-        return lambda log_probs: log_probs[step, token]
+
+def grad_cam(case: Case, method: str = "GradCAM") -> Run:
+    import pytorch_grad_cam
+
+    extractor = getattr(pytorch_grad_cam, method)
 
     def run() -> Tensor:
-        with GradCAM(model=Told(case), target_layers=[case.layer]) as cam:
-            maps = [cam(case.image, [target(*pair)]) for pair in enumerate(case.said)]
+        with extractor(model=Told(case), target_layers=[case.layer]) as cam:
+            maps = [cam(case.image, [log_prob(*pair)]) for pair in enumerate(case.said)]
         return torch.stack([torch.from_numpy(batch) for batch in maps], dim=1)
 
     return run
@@ -219,14 +223,19 @@ ADAPTERS: dict[str, Callable[[Case], Run]] = {
 VERSIONS = {"multicam": __version__, **{name: version(name) for name in list(ADAPTERS)[4:]}}
 
 
-def make(captioner: str, name: str) -> Run:
+def prepared(captioner: str) -> Case:
+    """A captioner with the photo of the cat and the caption."""
     task = CAPTIONERS[captioner]()
     task.model.requires_grad_(True)
     photo = Image.open(str(files("multicam") / "photos" / "cat.jpg")).convert("RGB")
     image, _ = task.prepare(photo)
     said = task.vocabulary.encode(CAPTION)
     tokens = torch.tensor([[task.vocabulary.start, *said[:-1]]])
-    return ADAPTERS[name](Case(task, photo, image, said, tokens))
+    return Case(task, photo, image, said, tokens)
+
+
+def make(captioner: str, name: str) -> Run:
+    return ADAPTERS[name](prepared(captioner))
 
 
 def rows(taken: Seconds) -> list[list[str]]:

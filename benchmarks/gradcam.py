@@ -16,18 +16,13 @@ in a fresh process for each library (Linux).
 from __future__ import annotations
 
 import argparse
-import gc
-import json
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from statistics import median
 
 import torch
+from memory import growth, in_a_fresh_process, mebibytes, saved_for_backward
 from sidebyside import Run, Seconds, take_times, times_of
 from tables import show
 from torch import Tensor, nn
@@ -94,10 +89,14 @@ ADAPTERS = {
 }
 
 
-def prepare(name: str, batch: int, targets: int) -> tuple[nn.Module, Run]:
+def network(batch: int) -> tuple[nn.Module, Tensor]:
+    """ResNet-50 with random weights, and images for it."""
     torch.manual_seed(0)
-    model = resnet50().eval()
-    images = torch.randn(batch, 3, 224, 224)
+    return resnet50().eval(), torch.randn(batch, 3, 224, 224)
+
+
+def prepare(name: str, batch: int, targets: int) -> tuple[nn.Module, Run]:
+    model, images = network(batch)
     return model, ADAPTERS[name](model, images, [60 * index for index in range(targets)])
 
 
@@ -122,70 +121,11 @@ def time_cells(taken: Seconds) -> list[str]:
     return cells
 
 
-def resident(field: str) -> int:
-    """VmRSS, memory now, or VmHWM, its peak since the last reset, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-class Saved:
-    """Counts the bytes that graphs keep for backward, beside the model's own tensors."""
-
-    def __init__(self, model: nn.Module) -> None:
-        own = [*model.parameters(), *model.buffers()]
-        self.ignored = {tensor.untyped_storage().data_ptr() for tensor in own}
-        self.holders: Counter[int] = Counter()
-        self.now = self.peak = 0
-
-    def pack(self, tensor: Tensor) -> Held:
-        return Held(self, tensor)
-
-    def change(self, tensor: Tensor, by: int) -> None:
-        storage = tensor.untyped_storage()
-        key = storage.data_ptr()
-        if key in self.ignored:
-            return
-        before = self.holders[key]
-        self.holders[key] = before + by
-        if 0 in (before, before + by):
-            self.now += by * storage.nbytes()
-            self.peak = max(self.peak, self.now)
-
-
-class Held:
-    """One saved tensor, counted for as long as a graph holds it."""
-
-    def __init__(self, saved: Saved, tensor: Tensor) -> None:
-        self.saved, self.tensor = saved, tensor.detach()  # or it would hold its own graph
-        saved.change(tensor, +1)
-
-    def __del__(self) -> None:
-        self.saved.change(self.tensor, -1)
-
-
-def measure_memory(name: str, batch: int, targets: int) -> tuple[int, int]:
+def measure(name: str, batch: int, targets: int, threads: int) -> tuple[int, int]:
     """Growth of the resident memory, and most bytes saved for backward, of one call each."""
+    torch.set_num_threads(threads)
     model, run = prepare(name, batch, targets)
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # reset VmHWM
-    before = resident("VmRSS")
-    run()
-    grown = resident("VmHWM") - before
-    saved = Saved(model)
-    with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda held: held.tensor):
-        run()
-    return grown, saved.peak
-
-
-def memory_case(batch: int, targets: int, threads: int) -> dict[str, tuple[int, int]]:
-    measured = {}
-    for name in ADAPTERS:
-        options = f"--measure {name} --batches {batch} --targets {targets} --threads {threads}"
-        command = [sys.executable, __file__, *options.split()]
-        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        grown, saved = json.loads(printed)
-        measured[name] = grown, saved
-    return measured
+    return growth(run), saved_for_backward(model, run)
 
 
 def columns() -> list[str]:
@@ -200,7 +140,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--markdown", action="store_true")
-    parser.add_argument("--measure", choices=ADAPTERS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -208,18 +147,17 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     cases = [(batch, targets) for batch in options.batches for targets in options.targets]
-    if options.measure:
-        print(json.dumps(measure_memory(options.measure, *cases[0])))
-        return
     timing, memory = [], []
     for batch, targets in cases:
         case = [str(batch), str(targets)]
         timing.append(
             ["time", *case, *time_cells(time_case(batch, targets, options.rounds, options.threads))]
         )
-        measured = memory_case(batch, targets, options.threads).values()
+        measured = [
+            in_a_fresh_process(measure, name, batch, targets, options.threads) for name in ADAPTERS
+        ]
         for what, values in zip(("peak", "saved"), zip(*measured, strict=True), strict=True):
-            memory.append([what, *case, *(f"{value / 2**20:.1f} MiB" for value in values)])
+            memory.append([what, *case, *map(mebibytes, values)])
     setting = f"ResNet-50, layer4, torch {torch.__version__}, {options.threads} CPU threads"
     show(
         f"Time of a call as a multiple of the inference-mode forward pass; median of "

@@ -28,7 +28,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from grounding_answers import show_answers
-from methods import hirescam, layercam, positive_grad_cam
 from PIL import Image, ImageOps
 from pointing import (
     ERRORS,
@@ -63,7 +62,7 @@ from multicam.targets import Target
 from multicam.tasks import captioning
 from multicam.tasks.captioning import Captioning, TargetOf
 from multicam.tasks.phrases import distinct, phrases_of
-from multicam.weighting import Method, grad_cam
+from multicam.weighting import Weighting, grad_cam, hires_cam, layer_cam
 
 HALVES = 500
 """How often the photos are split to choose on one half and to score on the other."""
@@ -139,6 +138,11 @@ def captioned(task: Captioning, photos: Sequence[Photo]) -> list[Captioned]:
 # What is explained, and how
 
 
+def positive_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM from positive gradients alone."""
+    return grad_cam(activations, gradients.relu())
+
+
 def concepts(task: Captioning, photo: Captioned, of: Callable[..., Target]) -> TargetOf:
     """The word or any other name of its category that the captioner knows."""
     known = task.vocabulary.tokenizer.token_to_id
@@ -190,7 +194,7 @@ class Variant:
     """A way to make a map; the maps of several sizes, and of the mirrored photo, are averaged."""
 
     target: str = "log-probability"
-    method: Method = grad_cam
+    method: Weighting = grad_cam
     sizes: tuple[int, ...] = (224,)
     layers: tuple[str, ...] = ("encoder.bn2",)
     mirrored: bool = False
@@ -285,7 +289,7 @@ HEADLINE = {
     "the word's map": Shipped(),
     "input 224 x 224": Variant(sizes=(224,)),
     "input 448 x 448": Variant(sizes=(448,)),
-    "input 448 x 448, HiResCAM": Variant(method=hirescam, sizes=(448,)),
+    "input 448 x 448, HiResCAM": Variant(method=hires_cam, sizes=(448,)),
 }
 """The map that `captioning.load().explain` gives, and what its settings could be."""
 
@@ -302,7 +306,7 @@ VARIANTS: list[Way] = [
     *(
         Variant(target, method, (size,))
         for size, method, target in product(
-            SIZES, (grad_cam, hirescam, layercam), list(TARGETS)[:4]
+            SIZES, (grad_cam, hires_cam, layer_cam), list(TARGETS)[:4]
         )
     ),
     *(Variant("whole caption", sizes=(size,)) for size in SIZES),
@@ -310,8 +314,8 @@ VARIANTS: list[Way] = [
     *(Variant(sizes=(size,)) for size in (256, 384, 512)),
     *(Variant(sizes=(size,), layers=layers) for size, layers in product(SIZES, LAYERS)),
     *(Variant(sizes=sizes, mirrored=True) for sizes in ((224,), (320,), (448,), (320, 448))),
-    *(Variant(method=hirescam, sizes=sizes, mirrored=True) for sizes in ((448,), (320, 448))),
-    Variant("logit", hirescam, (320, 448), mirrored=True),
+    *(Variant(method=hires_cam, sizes=sizes, mirrored=True) for sizes in ((448,), (320, 448))),
+    Variant("logit", hires_cam, (320, 448), mirrored=True),
     *(Attention(size) for size in SIZES),
 ]
 

@@ -31,7 +31,6 @@ from typing import Any
 import numpy as np
 import torch
 from intervals import with_interval
-from methods import hirescam, layercam
 from occlusion import SIDE, occlusion_maps, rank_correlation
 from pointing import (
     COLUMNS,
@@ -58,7 +57,7 @@ from vqa import trained
 from multicam import Explanation
 from multicam.tasks import backbone, vqa
 from multicam.tasks.vqa import VisualQuestionAnswering
-from multicam.weighting import Method, grad_cam
+from multicam.weighting import Weighting, grad_cam, hires_cam, layer_cam
 
 TEMPLATES = json.loads(Path(__file__).with_name("grounding_questions.json").read_text("utf-8"))
 
@@ -151,7 +150,7 @@ class Way:
     """A way to make the map of an answer."""
 
     size: int
-    method: Method = grad_cam
+    method: Weighting = grad_cam
 
     def __str__(self) -> str:
         other = "" if self.method is grad_cam else f", {self.method.__name__}"
@@ -237,7 +236,7 @@ def correlations(
 
 
 def ways_of(sizes: Sequence[int], *, variants: bool) -> list[Way]:
-    methods = (grad_cam, hirescam, layercam) if variants else (grad_cam,)
+    methods = (grad_cam, hires_cam, layer_cam) if variants else (grad_cam,)
     return [Way(size, method) for size, method in product(sizes, methods)]
 
 

@@ -7,11 +7,12 @@ once, in random order, while the others wait.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
@@ -38,7 +39,14 @@ HEAP = {
 """Has glibc keep memory while times are taken: else page faults decide, +-15 % by chance."""
 
 
-def take_times(makers: Mapping[str, Make], rounds: int, threads: int) -> Seconds:
+def take_times(
+    makers: Mapping[str, Make],
+    rounds: int,
+    threads: int,
+    *,
+    once_above: float = math.inf,
+    differ: Collection[str] = (),
+) -> Seconds:
     """The seconds of each call, in interleaved rounds after a warm-up.
 
     Args:
@@ -46,20 +54,27 @@ def take_times(makers: Mapping[str, Make], rounds: int, threads: int) -> Seconds
             must agree with those of "multicam".
         rounds: calls of each library that is not too slow for so many.
         threads: of the processor, for each.
+        once_above: a library whose first call takes more seconds is not called again.
+        differ: the libraries whose maps are known to be others.
+
+    Returns:
+        Seconds by library; none of one that failed, as where memory ends.
     """
     taken: Seconds = {name: [] for name in makers}
+    lines: dict[str, Connection] = {}
+    maps: dict[str, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(_environment(HEAP))
-        lines, maps = {}, {}
         for name, make in makers.items():
-            lines[name], far = get_context("spawn").Pipe()
-            worker = get_context("spawn").Process(
-                target=_serve, args=(far, make, threads), daemon=True
-            )
-            worker.start()
-            stack.callback(worker.terminate)
-            maps[name] = torch.from_numpy(lines[name].recv())
-        for name in [name for name in maps if name != "forward"]:
+            line = _started(stack, make, threads, once_above)
+            with suppress(EOFError):
+                seconds, found = line.recv()
+                maps[name] = torch.from_numpy(found)
+                if seconds > once_above:
+                    taken[name].append(seconds)
+                else:
+                    lines[name] = line
+        for name in [name for name in maps if name not in {"forward", *differ}]:
             _must_agree(name, maps[name], maps["multicam"])
         order = random.Random(0)
         for _ in range(rounds):
@@ -71,25 +86,44 @@ def take_times(makers: Mapping[str, Make], rounds: int, threads: int) -> Seconds
 
 
 def times_of(own: Sequence[float], base: Sequence[float]) -> float:
-    """How many times as long as another call of the same round, in the median of the rounds."""
-    return median(ours / theirs for ours, theirs in zip(own, base, strict=False))
+    """How many times as long as another call of the same round, in the median of the rounds.
+
+    A library that was called in fewer rounds is compared by its own median.
+    """
+    if len(own) < len(base):
+        return median(own) / median(base)
+    return median(ours / theirs for ours, theirs in zip(own, base, strict=True))
 
 
-def _serve(line: Connection, make: Make, threads: int) -> None:
-    """A library in its own process: maps of a warm-up, then the seconds of calls when asked."""
+def _started(stack: ExitStack, make: Make, threads: int, once_above: float) -> Connection:
+    """A line to a library in a process of its own."""
+    line, far = get_context("spawn").Pipe()
+    worker = get_context("spawn").Process(
+        target=_serve, args=(far, make, threads, once_above), daemon=True
+    )
+    worker.start()
+    far.close()  # so that the line ends with the worker
+    stack.callback(worker.terminate)
+    return line
+
+
+def _serve(line: Connection, make: Make, threads: int, once_above: float) -> None:
+    """The first call and its maps, a warm-up if that was fast, then seconds when asked."""
     torch.set_num_threads(threads)
     run = make()
-    run()
-    line.send(run().clone().numpy())
-    while line.recv():
-        line.send(_timed(run))
+    seconds, maps = _timed(run)
+    if seconds <= once_above:
+        maps = run()
+    line.send((seconds, maps.clone().numpy()))
+    while seconds <= once_above and line.recv():
+        line.send(_timed(run)[0])
 
 
-def _timed(run: Run) -> float:
+def _timed(run: Run) -> tuple[float, Tensor]:
     gc.collect()
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    maps = run()
+    return time.perf_counter() - start, maps
 
 
 def _must_agree(name: str, maps: Tensor, ours: Tensor) -> None:
