@@ -46,4 +46,4 @@ def test_the_code_of_a_page_runs(
         "photo": Path(multicam.__file__).parent / "photos" / "cat.jpg",
     }
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        exec(compile(block, page.name, "exec"), names)
+        exec(compile(block, page.name, "exec", dont_inherit=True), names)
