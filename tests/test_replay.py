@@ -487,7 +487,7 @@ def test_nothing_of_the_model_changes_where_it_fails(call: int) -> None:
     assert everything(model) == before
 
 
-@pytest.mark.parametrize("call", [1, 2, 4, 10])
+@pytest.mark.parametrize("call", [1, 2, 4, 6])
 def test_nothing_of_the_model_changes_where_the_target_fails(call: int) -> None:
     calls: list[int] = []
 
