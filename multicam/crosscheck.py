@@ -24,6 +24,9 @@ from multicam.targets import Target, as_targets, evaluate
 from multicam.tracing import traced
 from multicam.weighting import grad_cam
 
+AGREEMENT = 1e-4
+"""The largest relative difference from Captum that rounding in float32 explains."""
+
 
 @dataclass(frozen=True, eq=False)
 class CrossCheck:
@@ -52,6 +55,11 @@ class CrossCheck:
         difference = (self.ours - self.captum).abs().flatten(2).amax(dim=2)
         peak = self.captum.abs().flatten(2).amax(dim=2)
         return torch.where(difference > 0, difference / peak, 0).max().item()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no map differs by more than `AGREEMENT` of its largest magnitude."""
+        return self.max_rel <= AGREEMENT
 
     @property
     def correlation(self) -> float:
@@ -88,7 +96,7 @@ def crosscheck(
         Both maps, and their differences.
 
     Raises:
-        What `explain` raises.
+        MulticamError: as for `explain`.
     """
     ours = explain(model, inputs, target, layer=layer, forward=forward)
     call = Forward(model, inputs, forward)

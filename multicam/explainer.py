@@ -125,7 +125,8 @@ def explain_layers(
     with _context(call):
         if layers is not None and not layers:
             raise LayerError("the list of layers is empty; pass None to have one found")
-        return _explained(case, method)
+        found = _explained(case, method)
+    return tuple(replace(one, model=type(model).__name__) for one in found)
 
 
 def _explained(case: Case, method: str | Method) -> tuple[Explanation, ...]:

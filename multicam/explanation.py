@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+    from multicam.crosscheck import CrossCheck
     from multicam.geometry import Photo
     from multicam.images import ImageSource
     from multicam.words import WordContributions
@@ -49,6 +50,7 @@ class Explanation:
         photos: the original of each sample and the part of it that the model saw;
             empty where `explain` was given tensors.
         notes: `notes[sample][target]` says in a few words how high the score is.
+        model: name of the model's class.
     """
 
     maps: Float[Tensor, "batch target *grid"]
@@ -59,6 +61,7 @@ class Explanation:
     versions: Mapping[str, str]
     photos: tuple[Photo, ...] = field(default=(), repr=False)
     notes: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    model: str = ""
 
     def __repr__(self) -> str:
         """One line with the shapes, the labels and what a map fails to say."""
@@ -103,6 +106,28 @@ class Explanation:
             self.maps, size=size, mode="bilinear", align_corners=False
         )
 
+    def photo(self, image: ImageSource | None = None, *, sample: int = 0) -> Photo:
+        """The photo of a sample, with the part of it that the model saw.
+
+        Args:
+            image: as in `placed`.
+            sample: which one of the batch.
+
+        Raises:
+            InputError: there is no photo, or the image cannot be read.
+        """
+        from multicam.geometry import Geometry, Photo
+        from multicam.images import load
+
+        if image is not None:
+            loaded = load(image)
+            if self.photos and self.photos[sample].image.size == loaded.size:
+                return Photo(loaded, self.photos[sample].geometry)
+            return Photo(loaded, Geometry.whole((loaded.height, loaded.width)))
+        if not self.photos:
+            raise InputError("this explanation was made from tensors; pass the image to show it on")
+        return self.photos[sample]
+
     def placed(
         self, image: ImageSource | None = None, *, sample: int = 0, target: int = 0
     ) -> Float[np.ndarray, "height width"]:
@@ -126,7 +151,7 @@ class Explanation:
                 "that takes (height, width)"
             )
         values = self.maps[sample, target].detach().float().cpu().numpy()
-        return self._photo(image, sample).geometry.place(values)
+        return self.photo(image, sample=sample).geometry.place(values)
 
     def boxes(
         self, image: ImageSource | None = None, *, threshold: float = 0.15
@@ -181,7 +206,7 @@ class Explanation:
         """
         from multicam.overlay import paint
 
-        photo = self._photo(image, sample)
+        photo = self.photo(image, sample=sample)
         values = self.placed(image, sample=sample, target=target)
         return paint(np.asarray(photo.image), values, style=style, **options)
 
@@ -201,6 +226,33 @@ class Explanation:
 
         return figure(self, image, sample=sample, style=style, words=words)
 
+    def report(
+        self,
+        path: str | PathLike[str],
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        words: WordContributions | None = None,
+        checks: Sequence[CrossCheck] = (),
+    ) -> None:
+        """Write one HTML file with everything inside, to be looked at in a browser.
+
+        It has the photo and every map, heat or signed, by the label that is pointed at;
+        scores and notes; and how the maps were made. A file that exists is replaced.
+
+        Args:
+            path: of the file, in a folder that exists.
+            image: as in `placed`; for a batch without photos a list, one for each sample.
+                Photos of more than 1,024 pixels a side are scaled down for the report.
+            words: what the words of a question contributed, to be shown shaded.
+            checks: results of `multicam.crosscheck`, whose figures are to be shown.
+
+        Raises:
+            InputError: there is no photo, or the file cannot be written.
+        """
+        from multicam.report import report
+
+        report(self, path, image, words=words, checks=checks)
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything, the photos as PNG among it, to one safetensors file."""
         from safetensors.torch import save_file
@@ -210,6 +262,7 @@ class Explanation:
             "notes": self.notes,
             "layer": self.layer,
             "method": self.method,
+            "model": self.model,
             "versions": dict(self.versions),
             "boxes": [photo.geometry.box for photo in self.photos],
         }
@@ -248,19 +301,6 @@ class Explanation:
             photos=tuple(photos),
             **about,
         )
-
-    def _photo(self, image: ImageSource | None, sample: int) -> Photo:
-        from multicam.geometry import Geometry, Photo
-        from multicam.images import load
-
-        if image is not None:
-            loaded = load(image)
-            if self.photos and self.photos[sample].image.size == loaded.size:
-                return Photo(loaded, self.photos[sample].geometry)
-            return Photo(loaded, Geometry.whole((loaded.height, loaded.width)))
-        if not self.photos:
-            raise InputError("this explanation was made from tensors; pass the image to show it on")
-        return self.photos[sample]
 
     def _repr_html_(self) -> str:
         """The figure of each sample, for notebooks; the text where there is no photo."""

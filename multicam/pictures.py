@@ -1,11 +1,13 @@
-"""Pictures on disk, under names that no file has yet."""
+"""Pictures and reports on disk, under names that no file has yet."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from multicam.crosscheck import CrossCheck
 from multicam.explanation import Explanation
 from multicam.words import WordContributions
 
@@ -59,6 +61,31 @@ def save_figure(
     figure = explanation.figure(style=style, words=words)
     with open_new(folder, name, ".png") as file:
         figure.savefig(file, format="png", dpi=150)
+    return Path(file.name)
+
+
+def save_report(
+    explanation: Explanation,
+    folder: Path,
+    name: str,
+    words: WordContributions | None = None,
+    checks: Sequence[CrossCheck] = (),
+) -> Path:
+    """Write the report as `NAME.html`, or with a number if that is taken.
+
+    Args:
+        explanation: with its photos.
+        folder: where it goes; made if it is missing.
+        name: of the file, without its ending.
+        words: a text to be shown shaded.
+        checks: comparisons with Captum to be shown.
+    """
+    from multicam.report import encoded, page
+
+    html = page(explanation, words=words, checks=checks)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_new(folder, name, ".html") as file:
+        file.write(encoded(html))
     return Path(file.name)
 
 
