@@ -20,6 +20,7 @@ from multicam.commands import (
     caption_photos,
     check_photos,
     classify_photos,
+    serve_page,
     show_layers,
     show_methods,
 )
@@ -115,6 +116,13 @@ StyleOption = Annotated[
         "spotlight: what matters stays sharp, the rest is dim.",
     ),
 ]
+ReportOption = Annotated[
+    bool,
+    typer.Option(
+        "--report",
+        help="Also write NAME.html: one file that shows every map by the word that is pointed at.",
+    ),
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -148,6 +156,7 @@ def classify(
     method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
+    report: ReportOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Name what is in photos, and show where each class comes from.
@@ -163,7 +172,7 @@ def classify(
       multicam classify dog.jpg --method layercam --layer blocks.4
     """
     with one_line_errors(debug):
-        how = How(out, style.value, layer, method)
+        how = How(out, style.value, layer, method, report)
         classify_photos(_load(model), _named(images), Wanted(classes, top), how)
 
 
@@ -192,6 +201,7 @@ def caption(
     method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
+    report: ReportOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Say in a sentence what is in photos, and show where each word comes from.
@@ -202,10 +212,12 @@ def caption(
 
       multicam caption dog.jpg --caption "a brown dog runs" --words "brown dog,runs"
 
+      multicam caption dog.jpg --report
+
       multicam caption dog.jpg --model hf:Salesforce/blip-image-captioning-base
     """
     with one_line_errors(debug):
-        how = How(out, style.value, layer, method)
+        how = How(out, style.value, layer, method, report)
         caption_photos(_load_captioner(model), _named(images), Said(caption, words, beam), how)
 
 
@@ -237,6 +249,7 @@ def ask(
     method: MethodOption = "gradcam",
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
+    report: ReportOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Answer a question about a photo; show what in the photo and in the question gave the answer.
@@ -250,7 +263,7 @@ def ask(
       multicam ask dog.jpg "is the dog running?" --answers yes,no --style signed
     """
     with one_line_errors(debug):
-        how = How(out, style.value, layer, method)
+        how = How(out, style.value, layer, method, report)
         photos = [(Path(image).name, image, Asked(question, answers, top, contrast))]
         ask_photos(_load_answerer(model), photos, how)
 
@@ -276,6 +289,35 @@ def demo(
         caption_photos(_load_captioner(None), people, Said(), how)
         asked = [(name, _bundled(name), Asked(question)) for name, question in QUESTIONS]
         ask_photos(_load_answerer(None), asked, how)
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            metavar="N",
+            help="Where the page is. Without it, the first free one from 7860 on.",
+        ),
+    ] = None,
+    host: Annotated[
+        str,
+        typer.Option(metavar="HOST", help="The address to listen on; 0.0.0.0 lets others in."),
+    ] = "127.0.0.1",
+    debug: DebugOption = False,
+) -> None:
+    """Show all three tasks on a web page, until Ctrl+C.
+
+    [b]Examples[/b]
+
+      multicam serve
+
+      multicam serve --port 8000
+    """
+    with one_line_errors(debug):
+        serve_page(host, port)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,15 +25,13 @@ from multicam.methods import (
     takes_many_passes,
     with_progress,
 )
-from multicam.pictures import save_figure, save_pictures
+from multicam.pictures import save_figure, save_pictures, save_report
+from multicam.tasks.base import optional
 from multicam.tasks.captioning import Captioning
 from multicam.tasks.classification import Classification
 from multicam.tasks.vqa import UnknownWordWarning, VisualQuestionAnswering
 
 Item = TypeVar("Item")
-
-AGREEMENT = 1e-4
-"""The largest relative difference from Captum that rounding in float32 explains."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,14 @@ class How:
         style: of the overlays.
         layer: dotted name, or None.
         method: a name in `METHODS`.
+        report: whether a report in HTML is written beside each figure.
     """
 
     out: Path
     style: str = "heat"
     layer: str | None = None
     method: str = "gradcam"
+    report: bool = False
 
     def __post_init__(self) -> None:
         method_named(self.method)
@@ -59,6 +59,10 @@ class How:
         """The method; where it takes many passes, with a progress bar for the photo."""
         slow = takes_many_passes(self.method)
         return with_progress(self.method, photo) if slow else self.method
+
+    def checks(self, check: Callable[[], CrossCheck]) -> list[CrossCheck]:
+        """The comparison with Captum for a report, which there is for Grad-CAM alone."""
+        return [check()] if self.method == "gradcam" else []
 
     def name_for(self, photo: str) -> str:
         """What the photo's pictures are called, with the method unless it is Grad-CAM."""
@@ -136,7 +140,12 @@ def _classify(
             f"{scores[row]:.2f}",
             overlays[row].name,
         )
-    results.add_row("", "(side by side)", "", "", figure.name, end_section=True)
+    results.add_row("", "(side by side)", "", "", figure.name)
+    if how.report:
+        checks = how.checks(lambda: _checked(task, image, indices, how.layer))
+        report = save_report(explanation, how.out, how.name_for(name), checks=checks)
+        results.add_row("", "(report)", "", "", report.name)
+    results.add_section()
     return [
         f"{name}, {labels[target]}: this map says nothing ({reason})"
         for (_, target), reason in explanation.silent.items()
@@ -193,6 +202,12 @@ def _caption(
     if words is not None:
         for label, probability in zip(explanation.labels[0], probabilities, strict=True):
             results.add_row("", f"  {label}", probability, "")
+    if how.report:
+        given = (image, caption, words)
+        checks = how.checks(lambda: task.crosscheck(*given, layer=how.layer))
+        called = f"{how.name_for(name)}.caption"
+        report = save_report(explanation, how.out, called, checks=checks)
+        results.add_row("", "(report)", "", report.name)
     results.add_section()
 
 
@@ -258,6 +273,12 @@ def _ask(
             "" if note.startswith("score") else note.removeprefix("p = "),
             figure.name if first else "",
         )
+    if how.report:
+        checks = how.checks(
+            lambda: task.crosscheck(*given, contrast=asked.contrast, layer=how.layer)
+        )
+        report = save_report(explanation, how.out, f"{how.name_for(name)}.answer", words, checks)
+        results.add_row("", "(report)", "", "", report.name)
     results.add_section()
 
 
@@ -274,17 +295,24 @@ def check_photos(
     """
     numbers = ["max. abs.", "max. rel.", "correlation"]
     results = table("photo", "class", "layer", *numbers, "", numbers=numbers)
-    used = task.layer if layer is None else layer
     agree = True
     for name, source in progress(photos, "checking"):
         image = load(source)
-        inputs, _ = task.prepare(image)
         for index in wanted.indices(task, task.probabilities(image)[0]):
-            checked = crosscheck(task.model, inputs, task.target(index), layer=used)
+            checked = _checked(task, image, [index], layer)
             results.add_row(name, *_differences(checked))
-            agree &= checked.max_rel <= AGREEMENT
+            agree &= checked.agrees
     show(results)
     return agree
+
+
+def _checked(
+    task: Classification, image: Image, indices: Sequence[int], layer: str | None
+) -> CrossCheck:
+    inputs, _ = task.prepare(image)
+    targets = [task.target(index) for index in indices]
+    used = task.layer if layer is None else layer
+    return crosscheck(task.model, inputs, targets, layer=used)
 
 
 def show_layers(task: Classification, photo: ImageSource) -> None:
@@ -294,6 +322,14 @@ def show_layers(task: Classification, photo: ImageSource) -> None:
         maps = feature_maps(task.model, inputs)
         chosen = task.explain(photo, top=1).layer
     show(layer_tree(type(task.model).__name__, maps, chosen))
+
+
+def serve_page(host: str, port: int | None) -> None:
+    """Serve the web page until Ctrl+C; see `multicam.web.serving.serve`."""
+    optional("gradio", package="gradio", extra="demo")
+    from multicam.web.serving import serve
+
+    serve(host, port)
 
 
 def show_methods() -> None:
@@ -313,5 +349,5 @@ def _differences(checked: CrossCheck) -> tuple[str, ...]:
         f"{checked.max_abs:.1e}",
         f"{checked.max_rel:.1e}",
         f"{checked.correlation:.6f}",
-        "same" if checked.max_rel <= AGREEMENT else "DIFFERENT",
+        "same" if checked.agrees else "DIFFERENT",
     )

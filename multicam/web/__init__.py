@@ -1,0 +1,1 @@
+"""The web page behind `multicam serve`: three tabs on Gradio, for the bundled models."""
