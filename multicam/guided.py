@@ -156,7 +156,7 @@ def deconvnet(
         Signed values in the image's shape, for each target.
 
     Raises:
-        What `guided_backprop` raises.
+        MulticamError: as for `guided_backprop`.
     """
     return _by_image(Forward(model, inputs, forward), target, _deconvolved, "deconvnet")[0]
 
@@ -189,7 +189,7 @@ def guided_grad_cam(
         Signed values in the image's shape, for each target.
 
     Raises:
-        What `guided_backprop` and `explain` raise, and
+        MulticamError: as for `guided_backprop` and `explain`.
         InputError: the map has not as many dimensions as the image.
     """
     call = Forward(model, inputs, forward)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from served import Served, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches the network
 settings.register_profile("same every time", derandomize=True)
@@ -22,6 +24,13 @@ def seeded() -> None:
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts that a test starts find multicam here, installed or not."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page of `multicam serve`, in a process of its own."""
+    with serving(tmp_path_factory.mktemp("served")) as page:
+        yield page
 
 
 @pytest.fixture(scope="session")

@@ -10,18 +10,25 @@ from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-TRAINING = {  # in test_training.py
+TRAINING = {  # in test_training.py and test_finetune.py
     "derive_questions.py",
     "derived_words.py",
+    "finetune.py",
+    "finetune_and_explain.py",
+    "scene_figures.py",
+    "scenes.py",
     "train_captioner.py",
     "train_vqa.py",
     "training.py",
 }
 
+BROWSER = {"serve_pictures.py"}  # in test_web_browser.py
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 def run(name: str) -> dict[str, Any]:
@@ -98,6 +105,47 @@ def test_a_model_of_ones_own_that_answers_is_explained(
     assert (tmp_path / "own_answer.png").exists()
 
 
+def test_four_photos_are_shown_with_their_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["four_classes.py"])
+    example = run("four_classes.py")
+    assert not any(one.silent for one in example["found"])
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in printed] == list(example["CLASSES"].values())
+    assert all(float(line.split()[-1]) > 0.1 for line in printed)
+    assert (tmp_path / "four_classes.png").exists()
+
+
+def test_two_things_in_one_photo_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(EXAMPLES.parent / "multicam" / "photos" / "astronaut.jpg")
+    given = ["cat_and_dog.py", photo, "--classes", "space shuttle", "crash helmet"]
+    monkeypatch.setattr(sys, "argv", given)
+    run("cat_and_dog.py")
+    assert capsys.readouterr().out == "space shuttle and crash helmet: two_classes.png\n"
+    with Image.open(tmp_path / "two_classes.png") as picture:
+        assert min(picture.size) > 400
+
+
+def test_random_weights_change_grad_cam_and_not_guided_backpropagation(
+    photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["randomization_check.py", str(photos["coffee"])])
+    found = run("randomization_check.py")["correlations"]
+    assert found["Grad-CAM"]["trained"] == pytest.approx([1.0])
+    assert abs(found["Grad-CAM"]["head"][0]) < 0.7
+    assert found["guided backpropagation"]["head"][0] > 0.95
+    assert abs(found["guided backpropagation"]["stem"][0]) < 0.5
+    printed = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("| block ") for line in printed) == 7
+    assert (tmp_path / "randomization.png").exists()
+
+
 def test_methods_are_compared_in_one_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,5 +193,9 @@ def test_every_example_is_tested() -> None:
         "any_feature_map.py",
         "ask.py",
         "ask_your_own_model.py",
+        "cat_and_dog.py",
+        "four_classes.py",
+        "randomization_check.py",
+        *BROWSER,
         *TRAINING,
     }

@@ -142,6 +142,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(installed: Path)
     in_wheel = files(installed / "multicam")
     assert in_wheel == files(ROOT / "multicam")
     assert {"py.typed", "photos/cat.jpg", "tasks/__init__.py"} <= in_wheel
+    assert {"templates/report.html.jinja", "templates/report.js"} <= in_wheel
+    assert {"web/templates/page.css", "web/templates/words.js"} <= in_wheel
 
 
 def test_the_wheel_installs_no_other_package(installed: Path) -> None:
