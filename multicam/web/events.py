@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.helpers import Examples
 
 from multicam.errors import InputError
@@ -55,7 +56,7 @@ class Tab:
     kind: Kind
     explain: Callable[..., Found]
     photo: gr.Image
-    fields: Sequence[gr.components.Component]
+    fields: Sequence[Component]
     button: gr.Button
     examples: Examples
     how: tuple[gr.Dropdown, gr.Dropdown]

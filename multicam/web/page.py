@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from gradio.helpers import Examples
 
 from multicam.overlay import COLORMAPS, STYLES
@@ -117,7 +118,7 @@ def _photo() -> gr.Image:
     return gr.Image(label="Photo", type="filepath", sources=["upload"], height=240, buttons=[])
 
 
-def _examples(rows: list[list[str]], inputs: list[gr.components.Component]) -> Examples:
+def _examples(rows: list[list[str]], inputs: list[Component]) -> Examples:
     columns = [0, 1][: len(inputs)]
     made: Examples = gr.Examples(rows, inputs, label="Examples to click", visible_columns=columns)
     return made

@@ -13,6 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio as gr
+from gradio.themes.base import Base
+from gradio.themes.default import Default
+from gradio.themes.utils import colors
+from gradio.themes.utils.fonts import LocalFont
 from starlette.middleware import Middleware
 
 from multicam.errors import InputError
@@ -101,14 +105,14 @@ def _launched(page: gr.Blocks, host: str, port: int | None) -> tuple[object, str
     return launched
 
 
-def _theme() -> gr.themes.Base:
+def _theme() -> Base:
     """Gradio's own, quieter and with more contrast; the font comes with Gradio."""
-    theme = gr.themes.Default(
-        primary_hue=gr.themes.colors.teal,
-        secondary_hue=gr.themes.colors.teal,
-        neutral_hue=gr.themes.colors.slate,
+    theme = Default(
+        primary_hue=colors.teal,
+        secondary_hue=colors.teal,
+        neutral_hue=colors.slate,
         font=[
-            gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)),
+            LocalFont("Source Sans Pro", weights=(400, 700)),
             "system-ui",
             "sans-serif",
         ],
