@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from served import Served
 
 CHROMIUM = shutil.which("chromium")
-SLOW = 60_000  # ms: models are loaded at the first click
+SLOW = 60_000  # ms: models are loaded at the first click, on a machine that may be busy
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 
@@ -35,6 +35,8 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, served: Served) -> Iterator[Page]:
     """The page, of which no request leaves the machine and no script fails."""
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(SLOW)
+    expect.set_options(timeout=SLOW)
     hosts: set[str | None] = set()
     failures: list[str] = []
     opened.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -70,15 +72,15 @@ def open_settings(page: Page) -> None:
 
 
 def test_the_first_view_says_what_to_do(page: Page) -> None:
-    expect(page.get_by_text("Click one of the example photos")).to_be_visible(timeout=SLOW)
-    assert page.locator(".gallery-item:visible").count() == 4
+    expect(page.get_by_text("Click one of the example photos")).to_be_visible()
+    expect(page.locator(".gallery-item:visible")).to_have_count(4)
 
 
 def test_an_example_is_classified_and_other_looks_and_layers_change_its_pictures(
     page: Page,
 ) -> None:
     click_example(page)
-    expect(maps(page)).to_have_count(3, timeout=SLOW)
+    expect(maps(page)).to_have_count(3)
     first = pictures(page)
     open_settings(page)
     page.get_by_label("signed").locator("visible=true").check()
@@ -87,18 +89,18 @@ def test_an_example_is_classified_and_other_looks_and_layers_change_its_pictures
     assert not set(first) & set(signed)
     page.get_by_label("Layer").locator("visible=true").click()
     page.get_by_role("option", name="blocks.4, 112 x 14 x 14").click()
-    expect(page.get_by_text("gradcam on blocks.4.")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("gradcam on blocks.4.")).to_be_visible()
     assert not set(signed) & set(pictures(page))
 
 
 def test_classes_that_are_typed_are_explained(page: Page) -> None:
     click_example(page)
-    expect(maps(page)).to_have_count(3, timeout=SLOW)
+    expect(maps(page)).to_have_count(3)
     field = page.get_by_label("Classes").locator("visible=true")
     field.fill("espresso")
     field.press("Enter")
     page.get_by_role("button", name="Explain").locator("visible=true").click()
-    expect(maps(page)).to_have_count(1, timeout=SLOW)
+    expect(maps(page)).to_have_count(1)
     expect(page.locator(".mc-panel strong:visible")).to_have_text("espresso")
 
 
@@ -108,30 +110,30 @@ def test_a_word_of_a_caption_shows_its_map_when_it_is_pointed_at_or_has_the_focu
     open_tab(page, "Caption")
     click_example(page)
     words = page.locator(".mc-word")
-    expect(words.last).to_be_visible(timeout=SLOW)
+    expect(words.last).to_be_visible()
     whole = pictures(page)
     words.nth(1).hover()
+    expect(words.nth(1)).to_have_attribute("aria-pressed", "true")
     pointed = pictures(page)
     assert len(whole) == len(pointed) == 1
     assert pointed != whole
-    expect(words.nth(1)).to_have_attribute("aria-pressed", "true")
     words.nth(1).focus()
     page.keyboard.press("Tab")
+    expect(words.nth(2)).to_have_attribute("aria-pressed", "true")
     focused = pictures(page)
     assert focused not in (whole, pointed)
-    expect(words.nth(2)).to_have_attribute("aria-pressed", "true")
 
 
 def test_other_colours_keep_the_word_that_was_chosen(page: Page) -> None:
     open_tab(page, "Caption")
     click_example(page)
     word = page.locator(".mc-word").nth(1)
-    expect(word).to_be_visible(timeout=SLOW)
+    expect(word).to_be_visible()
     word.click()
     before = pictures(page)
     open_settings(page)
     page.get_by_label("spotlight").locator("visible=true").check()
-    expect(page.get_by_text("dim: little")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("dim: little")).to_be_visible()
     expect(word).to_have_attribute("aria-pressed", "true")
     assert len(pictures(page)) == 1
     assert pictures(page) != before
@@ -140,12 +142,12 @@ def test_other_colours_keep_the_word_that_was_chosen(page: Page) -> None:
 def test_a_question_has_a_map_for_each_answer_and_shaded_words(page: Page) -> None:
     open_tab(page, "Ask")
     click_example(page)
-    expect(maps(page)).to_have_count(4, timeout=SLOW)
+    expect(maps(page)).to_have_count(4)
     expect(page.get_by_text("cat rather than dog").first).to_be_visible()
-    assert page.locator(".mc-shaded:visible").count() == 4 * 4
+    expect(page.locator(".mc-shaded:visible")).to_have_count(4 * 4)
     before = pictures(page)
     click_example(page, 2)
-    expect(maps(page)).to_have_count(2, timeout=SLOW)
+    expect(maps(page)).to_have_count(2)
     assert not set(before) & set(pictures(page))
 
 
@@ -154,7 +156,7 @@ def test_a_text_with_the_name_of_a_photo_is_refused_in_a_sentence(
 ) -> None:
     (tmp_path / "notes.jpg").write_text("these are no pixels")
     page.locator("input[type=file]").first.set_input_files(tmp_path / "notes.jpg")
-    expect(page.get_by_text("notes.jpg cannot be used")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("notes.jpg cannot be used")).to_be_visible()
     expect(page.get_by_text("Traceback")).to_have_count(0)
 
 
@@ -163,7 +165,7 @@ def test_a_photo_of_200_megabytes_is_refused_in_a_sentence(page: Page, tmp_path:
     with large.open("wb") as file:
         file.truncate(200_000_000)
     page.locator("input[type=file]").first.set_input_files(large)
-    expect(page.get_by_text("exceed the maximum allowed size of 20")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("exceed the maximum allowed size of 20")).to_be_visible()
 
 
 def test_a_report_is_downloaded_and_opens_without_a_network(
@@ -171,8 +173,8 @@ def test_a_report_is_downloaded_and_opens_without_a_network(
 ) -> None:
     open_tab(page, "Caption")
     click_example(page)
-    expect(page.locator(".mc-word").last).to_be_visible(timeout=SLOW)
-    with page.expect_download(timeout=SLOW) as started:
+    expect(page.locator(".mc-word").last).to_be_visible()
+    with page.expect_download() as started:
         page.get_by_role("button", name="Report in one file").locator("visible=true").click()
     path = tmp_path / started.value.suggested_filename
     started.value.save_as(path)
@@ -189,7 +191,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, tab: str) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     open_tab(page, tab)
     click_example(page)
-    expect(page.locator(".mc-legend:visible")).to_be_visible(timeout=SLOW)
+    expect(page.locator(".mc-legend:visible")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
