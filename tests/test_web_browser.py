@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra demo")
 pytest.importorskip("playwright", reason="playwright drives the browser")
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from served import Served
 
@@ -184,6 +185,17 @@ def test_a_report_is_downloaded_and_opens_without_a_network(
     report.goto(path.as_uri())
     expect(report.get_by_text(page.locator(".mc-word").nth(1).inner_text()).first).to_be_visible()
     offline.close()
+
+
+@pytest.mark.parametrize("tab", ["Classify", "Caption", "Ask"])
+def test_an_automatic_check_of_accessibility_finds_nothing_serious(page: Page, tab: str) -> None:
+    open_tab(page, tab)
+    click_example(page)
+    expect(page.locator(".mc-legend:visible")).to_be_visible()
+    page.wait_for_timeout(500)  # for what fades in
+    found = Axe().run(page).response["violations"]
+    serious = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
+    assert not serious
 
 
 @pytest.mark.parametrize("tab", ["Classify", "Caption", "Ask"])

@@ -86,7 +86,8 @@ def _launched(page: gr.Blocks, host: str, port: int | None) -> tuple[object, str
         server_name=host,
         server_port=port,
         theme=_theme(),
-        css=(files("multicam.web") / "templates" / "page.css").read_text("utf-8"),
+        css=_template("page.css"),
+        js=_template("page.js"),
         prevent_thread_lock=True,
         quiet=True,
         show_error=True,
@@ -103,6 +104,10 @@ def _launched(page: gr.Blocks, host: str, port: int | None) -> tuple[object, str
         pwa=False,
     )
     return launched
+
+
+def _template(name: str) -> str:
+    return (files("multicam.web") / "templates" / name).read_text("utf-8")
 
 
 def _theme() -> Base:
