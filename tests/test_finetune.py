@@ -167,6 +167,8 @@ def test_what_cannot_be_used_is_refused_in_a_sentence(
     assert "no class is called 'vilage'; the nearest are village" in given
     given = refused(capsys, "--data", str(data), "--photo", "nothing.png")
     assert "nothing.png" in given
+    given = refused(capsys, "--data", str(data), "--size", "32")
+    assert "--size 32 is too small for a map; 64 is the least" in given
     assert not list(tmp_path.glob("multicam-out"))
 
 
