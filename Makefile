@@ -17,7 +17,7 @@ demo: $(VENV)/.installed-demo  ## install, explain the bundled photos, say where
 	$(BIN)/multicam demo
 
 test: $(VENV)/.installed-test  ## install, run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.installed-dev  ## install, check format, lint, types and docs
 	$(BIN)/ruff format --check .

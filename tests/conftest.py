@@ -12,7 +12,11 @@ from served import Served, serving
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test reaches the network
 settings.register_profile("same every time", derandomize=True)
 settings.load_profile("same every time")
-torch.set_num_threads(min(2, torch.get_num_threads()))
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, for the scripts that tests start as well
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+else:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(autouse=True)
