@@ -1,6 +1,7 @@
 """One class of one photo by many methods, side by side in one picture.
 
 python examples/compare_methods.py
+python examples/compare_methods.py --slow    # iscam and sscam too, about half an hour
 python examples/compare_methods.py dog.jpg --target boxer --methods gradcam layercam rise
 """
 
@@ -15,25 +16,25 @@ from multicam import METHODS
 from multicam.methods import takes_many_passes, with_progress
 from multicam.tasks import classification
 
-MINUTES = ("iscam", "sscam")  # Score-CAM, 10 and 35 times over: only where they are named
+SLOW = ("iscam", "sscam")  # Score-CAM, 10 and 35 times over
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 astronaut = str(files("multicam") / "photos" / "astronaut.jpg")
 parser.add_argument("photo", nargs="?", default=astronaut)
 parser.add_argument("--target", default="space shuttle", help="the class to explain")
-parser.add_argument(
-    "--methods", nargs="+", choices=METHODS, default=[one for one in METHODS if one not in MINUTES]
-)
+parser.add_argument("--methods", nargs="+", choices=METHODS, help="else all quick ones")
+parser.add_argument("--slow", action="store_true", help=f"all: {' and '.join(SLOW)} too")
 parser.add_argument("--model", help="torchvision:NAME, timm:NAME, hf:NAME; else the bundled one")
 parser.add_argument("--layer", help="its feature map; else the last one")
 parser.add_argument("--style", default="heat", choices=["heat", "signed", "spotlight"])
 parser.add_argument("--out", default="methods.png")
 options = parser.parse_args()
+names = options.methods or [one for one in METHODS if options.slow or one not in SLOW]
 
 task = classification.load(options.model)
 first = task.explain(options.photo, options.target, layer=options.layer)
 maps, notes = [], []
-for name in options.methods:
+for name in names:
     start = perf_counter()
     method = with_progress(name, name) if takes_many_passes(name) else name
     found = task.explain(options.photo, options.target, layer=options.layer, method=method)
@@ -44,7 +45,7 @@ together = replace(
     first,
     maps=torch.cat(maps, dim=1),
     scores=first.scores.expand(-1, len(maps)),
-    labels=(tuple(options.methods),),
+    labels=(tuple(names),),
     notes=(tuple(notes),),
 )
 together.figure(style=options.style).savefig(options.out, dpi=100)
