@@ -10,12 +10,8 @@ from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Int
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
     BlipForConditionalGeneration,
     GitForCausalLM,
     VisionEncoderDecoderModel,
@@ -23,8 +19,8 @@ from transformers import (
 
 from multicam.errors import InputError
 from multicam.tasks.captioning import Captioning
+from multicam.tasks.huggingface import pretrained, vocabulary_of
 from multicam.tasks.sources import processed
-from multicam.tasks.vocabulary import Vocabulary
 
 Images: TypeAlias = Float[Tensor, "batch 3 height width"]
 """Photos as the model's image processor gives them."""
@@ -259,17 +255,7 @@ def hugging_face(name: str) -> Captioning:
     Raises:
         InputError: it cannot be loaded, or is of another kind than `captioner_of` takes.
     """
-    try:
-        kinds = AutoConfig.from_pretrained(name).architectures or ["unnamed"]
-        wanted = next((one for one in FAMILIES if one.__name__ in kinds), None)
-        if wanted is None:
-            raise InputError(f"model 'hf:{name}' is a {kinds[0]}; known here are {_known()}")
-        model = wanted.from_pretrained(name).eval()
-        processor = AutoImageProcessor.from_pretrained(name)
-        words = AutoTokenizer.from_pretrained(name)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"model 'hf:{name}' cannot be loaded: {reason}") from error
+    model, processor, words = pretrained(name, FAMILIES)
     captioner = captioner_of(model)
     return Captioning(
         model,
@@ -280,33 +266,6 @@ def hugging_face(name: str) -> Captioning:
         layer=captioner.layer,
         longest=captioner.longest,
     )
-
-
-def vocabulary_of(tokenizer: Any, start: int, end: int) -> Vocabulary:
-    """The vocabulary of a fast tokenizer of Hugging Face.
-
-    Args:
-        tokenizer: the tokenizer; it stays as it is.
-        start: the token that captions begin with.
-        end: the token that ends them.
-
-    Raises:
-        InputError: the tokenizer is written in Python, or knows nothing but special tokens,
-            as that of a folder without one.
-    """
-    if not isinstance(getattr(tokenizer, "backend_tokenizer", None), Tokenizer):
-        raise InputError(
-            f"{type(tokenizer).__name__} does not run on the library tokenizers; save the model "
-            "with its fast tokenizer (use_fast=True)"
-        )
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise InputError(
-            f"{type(tokenizer).__name__} knows no words; save the model's own beside the model"
-        )
-    whole = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    whole.no_padding()
-    whole.no_truncation()
-    return Vocabulary(whole, start, end, tokenizer.unk_token_id)
 
 
 def _generated(

@@ -12,13 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
-    BlipForQuestionAnswering,
-    ViltForQuestionAnswering,
-)
+from transformers import BlipForQuestionAnswering, ViltForQuestionAnswering
 
 from multicam.errors import InputError
 from multicam.finer import Choice
@@ -26,7 +20,7 @@ from multicam.grids import Reshape, token_grid
 from multicam.layers import Layer
 from multicam.targets import Difference, Target
 from multicam.tasks.answers import Answering, AnswerList, Posed
-from multicam.tasks.huggingface_captioners import vocabulary_of
+from multicam.tasks.huggingface import pretrained, vocabulary_of
 from multicam.tasks.questions import Reader
 from multicam.tasks.sources import processed
 from multicam.tasks.vqa import VisualQuestionAnswering
@@ -379,18 +373,7 @@ def hugging_face(name: str) -> VisualQuestionAnswering:
     Raises:
         InputError: it cannot be loaded, or is of another kind than `task_of` takes.
     """
-    try:
-        kinds = AutoConfig.from_pretrained(name).architectures or ["unnamed"]
-        wanted = next((one for one in FAMILIES if one.__name__ in kinds), None)
-        if wanted is None:
-            raise InputError(f"model 'hf:{name}' is a {kinds[0]}; known here are {_known()}")
-        model = wanted.from_pretrained(name).eval()
-        processor = AutoImageProcessor.from_pretrained(name)
-        words = AutoTokenizer.from_pretrained(name)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"model 'hf:{name}' cannot be loaded: {reason}") from error
-    return task_of(model, processor, words)
+    return task_of(*pretrained(name, FAMILIES))
 
 
 def reader_of(tokenizer: Any, longest: int) -> Reader:

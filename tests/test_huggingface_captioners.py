@@ -32,7 +32,8 @@ from transformers import (
 from multicam import InputError
 from multicam.tasks import captioning
 from multicam.tasks.captioning import Captioning
-from multicam.tasks.huggingface_captioners import captioner_of, vocabulary_of
+from multicam.tasks.huggingface import vocabulary_of
+from multicam.tasks.huggingface_captioners import captioner_of
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PIECES = [*SPECIAL, "a", "two", "brown", "dog", "cat", "run", "sit", "##s", "##ting", "on"]
