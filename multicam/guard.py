@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -27,13 +27,14 @@ def guarded(model: nn.Module, *, twice: bool = False, vectorize: bool = False) -
         vectorize: several gradients are to be taken at once, which oneDNN does for a
             recurrent layer only one by one.
     """
+    modules = list(model.modules())
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(_compiler_off.held())
-        stack.enter_context(_rnn_backward_allowed(model, vectorize))
+        stack.enter_context(_rnn_backward_allowed(modules, vectorize))
         if twice:
             stack.enter_context(_plain_attention.held())
-        stack.enter_context(_buffers_kept(model))
+        stack.enter_context(_buffers_kept(modules))
         yield
 
 
@@ -106,15 +107,15 @@ _plain_attention = _Shared(_no_fused_attention)
 
 
 @contextmanager
-def _rnn_backward_allowed(model: nn.Module, vectorize: bool) -> Iterator[None]:
-    """Let gradients pass recurrent layers of `model` on CUDA, in any mode, or several at once.
+def _rnn_backward_allowed(modules: Sequence[nn.Module], vectorize: bool) -> Iterator[None]:
+    """Let gradients pass the recurrent ones of `modules` on CUDA, in any mode, or several at once.
 
     cuDNN refuses the backward pass of an RNN that ran in eval mode, and a double
     backward in every mode. Inside this block RNNs alone run without cuDNN, and without
     oneDNN to `vectorize`; their mode, and both for all other layers, stay as they are.
     """
     switched_off = [_cudnn_off, _onednn_off] if vectorize else [_cudnn_off]
-    recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    recurrent = [module for module in modules if isinstance(module, nn.RNNBase)]
     owner = threading.get_ident()
     running: list[nn.Module] = []
 
@@ -138,7 +139,7 @@ def _rnn_backward_allowed(model: nn.Module, vectorize: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def _buffers_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Run on copies of the buffers that a forward pass in training mode may update.
 
     A batch norm in training mode moves its running statistics at every forward
@@ -147,7 +148,7 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
     """
     kept = [
         (module, name, buffer)
-        for module in model.modules()
+        for module in modules
         if module.training
         for name, buffer in module.named_buffers(recurse=False)
     ]

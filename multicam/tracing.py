@@ -71,19 +71,26 @@ def traced(
         LayerError: a layer gives no grid, or runs more often than was said.
         InputError: the parameters cannot be part of a graph.
     """
-    if any(parameter.is_inference() for parameter in forward.model.parameters()):
-        raise InputError(
-            "the model's parameters were made in torch.inference_mode(), which rules gradients "
-            "out; make or load the model outside of it (inputs made inside are fine)"
-        )
     modules = {layer.name: layer.module for layer in layers}
     with (
         guarded(forward.model, twice=twice, vectorize=vectorize),
         torch.set_grad_enabled(record),
         capture(modules) as activations,
     ):
-        output = forward()
+        output = _recorded(forward)
         yield output, [_spot(forward, layer, activations) for layer in layers]
+
+
+def _recorded(forward: Forward) -> Any:
+    try:
+        return forward()
+    except RuntimeError as error:
+        if any(parameter.is_inference() for parameter in forward.model.parameters()):
+            raise InputError(
+                "the model's parameters were made in torch.inference_mode(), which rules gradients "
+                "out; make or load the model outside of it (inputs made inside are fine)"
+            ) from error
+        raise
 
 
 def _spot(forward: Forward, layer: Located, activations: Activations) -> Spot:
