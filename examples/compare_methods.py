@@ -1,7 +1,7 @@
 """One class of one photo by many methods, side by side in one picture.
 
 python examples/compare_methods.py
-python examples/compare_methods.py --slow    # iscam and sscam too, about half an hour
+python examples/compare_methods.py --slow    # iscam and sscam too, 20 minutes
 python examples/compare_methods.py dog.jpg --target boxer --methods gradcam layercam rise
 """
 
