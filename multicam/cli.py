@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +49,7 @@ app = typer.Typer(
 )
 
 
-class Style(str, Enum):
+class Style(StrEnum):
     """How a map is painted on its photo."""
 
     heat = "heat"

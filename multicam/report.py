@@ -6,7 +6,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from os import PathLike
@@ -145,7 +145,7 @@ def _parts(check: CrossCheck) -> Iterator[CrossCheck]:
 
 def _about(explanation: Explanation) -> list[tuple[str, str]]:
     """What the maps were made of and with, for a table."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     rows = [
         ("model", explanation.model),
         ("layer", explanation.layer),
