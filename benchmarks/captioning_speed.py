@@ -7,7 +7,7 @@
 One photo of 224 x 224, a given caption of 16 words, a Grad-CAM map of the log-probability
 of each, CPU. Two captioners: ResNet-50 with an LSTM of 512 units and 5,000 words, random
 weights (Show and Tell, Vinyals et al. 2015: the pooled and projected feature map is the
-initial state), at layer4; and the bundled one at encoder.bn2. The rows:
+initial state), at layer4; and the bundled one at decoder.places. The rows:
 
     forward         encoder and decoder once, in inference mode, no map
     multicam        `explain(..., vectorize=True)`, what `Captioning.explain` runs once the

@@ -60,6 +60,7 @@ from multicam.sequences import (
 )
 from multicam.targets import Target
 from multicam.tasks import captioning
+from multicam.tasks.captioner import LAYER
 from multicam.tasks.captioning import Captioning, TargetOf
 from multicam.tasks.phrases import distinct, phrases_of
 from multicam.weighting import Weighting, grad_cam, hires_cam, layer_cam
@@ -196,7 +197,7 @@ class Variant:
     target: str = "log-probability"
     method: Weighting = grad_cam
     sizes: tuple[int, ...] = (224,)
-    layers: tuple[str, ...] = ("encoder.bn2",)
+    layers: tuple[str, ...] = (LAYER,)
     mirrored: bool = False
 
     @property
@@ -246,14 +247,13 @@ class Attention:
             task.model(inputs, torch.tensor([[task.vocabulary.start, *said[:-1]]]))
         for hook in hooks:
             hook.remove()
-        values, queries = outputs["places"][0].relu(), outputs["query"][0]
-        attention = (queries @ values.T / values.shape[1] ** 0.5).softmax(dim=1)
+        values, queries = outputs["places"][0], outputs["query"][0]
+        attention = (queries @ values.flatten(1) / len(values) ** 0.5).softmax(dim=1)
         phrases = phrases_of(task.vocabulary, said, photo.words)
         maps = torch.stack([attention[list(phrase.steps)].mean(dim=0) for phrase in phrases])
-        side = math.isqrt(maps.shape[1])
         labels = (distinct([phrase.text for phrase in phrases]),)
         scores = torch.zeros(1, len(phrases))
-        maps = maps.reshape(1, len(phrases), side, side)
+        maps = maps.reshape(1, len(phrases), *values.shape[1:])
         return [Explanation(maps, scores, labels, "decoder", "attention", {}, photos)]
 
 
@@ -296,10 +296,11 @@ HEADLINE = {
 SIZES = (224, 320, 448)
 
 LAYERS = [
+    ("encoder.bn2",),
     ("encoder.blocks.6",),
     ("encoder.blocks.5",),
     ("encoder.blocks.4",),
-    ("encoder.bn2", "encoder.blocks.4"),
+    (LAYER, "encoder.blocks.4"),
 ]
 
 VARIANTS: list[Way] = [

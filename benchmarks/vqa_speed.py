@@ -7,7 +7,7 @@
 One photo, one question, a Grad-CAM map of the logit of each of the ten answers that the
 model ranks highest, CPU. Two models: ResNet-50 with an LSTM of 512 units that reads the
 question, their element-wise product and 1,000 answers, random weights (Antol et al., arXiv
-1505.00468, section 4), at layer4, 224 x 224; and the bundled one at encoder.bn2, at the
+1505.00468, section 4), at layer4, 224 x 224; and the bundled one at head.places, at the
 448 x 448 of its maps. The rows are those of captioning_speed.py, with answers in place of words:
 
     forward         the model once, in inference mode, no map

@@ -425,7 +425,8 @@ def evaluate(target: Target, output: Any, batch: int) -> Scored:
 def _notes(target: Target, output: Any, scores: Tensor) -> list[str]:
     notes: Callable[[Any], list[str]] | None = getattr(target, "notes", None)
     if callable(notes):
-        return list(notes(output))
+        with torch.no_grad():
+            return list(notes(output))
     return [f"score {score:.3g}" for score in scores.tolist()]
 
 

@@ -21,11 +21,8 @@ PAD, UNKNOWN = "<pad>", "<unk>"
 LONGEST = 26
 """Words of a question that are read."""
 
-LAYER = "encoder.bn2"
-"""The last feature map of the encoder."""
-
-CHANNELS = 1280
-"""Channels of the feature map."""
+LAYER = "head.places"
+"""The feature map V that a question looks at, 512 channels of 7 x 7."""
 
 GLANCES = 2
 """How often a question looks."""
@@ -102,7 +99,7 @@ class Head(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(words, embedded, padding_idx=0)
         self.lstm = nn.LSTM(embedded, hidden, batch_first=True)
-        self.places = nn.Linear(CHANNELS, hidden)
+        self.places = backbone.Places(hidden)
         self.query = nn.Linear(hidden, GLANCES * hidden)
         self.seen = nn.Linear(GLANCES * hidden, hidden)
         self.asked = nn.Linear(hidden, hidden)
@@ -114,7 +111,7 @@ class Head(nn.Module):
         self, features: Float[Tensor, "batch 1280 rows columns"]
     ) -> Float[Tensor, "batch places hidden"]:
         """One vector for each place of the feature map."""
-        seen: Tensor = self.dropout(self.places(features.flatten(2).transpose(1, 2)).relu())
+        seen: Tensor = self.dropout(self.places(features).flatten(2).transpose(1, 2))
         return seen
 
     def read(self, tokens: Int[Tensor, "batch words"]) -> Float[Tensor, "batch hidden"]:

@@ -8,7 +8,7 @@ https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ CROP_PADDING = 32
 
 LAYER = "bn2"
 """The last feature map, 1280 channels of 7 x 7."""
+
+CHANNELS = 1280
+"""Channels of the last feature map."""
 
 _ENDS = {
     "_conv_stem": "conv_stem",
@@ -75,6 +78,25 @@ def features(network: nn.Module, images: Tensor) -> Float[Tensor, "batch 1280 he
     """The last feature map of the network for inputs of shape (batch, 3, 224, 224)."""
     found: Tensor = cast("Any", network).forward_features(images)
     return found
+
+
+@final
+class Places(nn.Linear):
+    """What a decoder reads of the last feature map A: V = ReLU(W A + b), a 1 x 1 convolution.
+
+    Args:
+        hidden: channels of V.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__(CHANNELS, hidden)
+
+    def forward(
+        self, features: Float[Tensor, "batch 1280 height width"]
+    ) -> Float[Tensor, "batch hidden height width"]:
+        """The feature map V, which lies in memory place by place, as its readers take it."""
+        seen = super().forward(features.flatten(2).transpose(1, 2)).relu()
+        return seen.transpose(1, 2).unflatten(2, features.shape[2:])
 
 
 def timm_name(published: str, blocks: Sequence[str]) -> str:

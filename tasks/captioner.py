@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from multicam.tasks import backbone
 from multicam.tasks.vocabulary import Vocabulary
 
-LAYER = "encoder.bn2"
-"""The feature map that the decoder reads, 1280 channels of 7 x 7."""
+LAYER = "decoder.places"
+"""The feature map V that the decoder attends to, 512 channels of 7 x 7."""
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 """The words of a vocabulary that are no words, in the order of their tokens 0 to 3."""
-
-CHANNELS = 1280
-"""Channels of the feature map."""
 
 
 @final
@@ -78,7 +75,7 @@ class Decoder(nn.Module):
     def __init__(self, words: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, hidden, padding_idx=0)
-        self.places = nn.Linear(CHANNELS, hidden)
+        self.places = backbone.Places(hidden)
         self.start = nn.Linear(hidden, 2 * hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
         self.query = nn.Linear(hidden, hidden)
@@ -89,7 +86,7 @@ class Decoder(nn.Module):
 
     def places_of(self, features: Tensor) -> Float[Tensor, "batch place hidden"]:
         """A vector for each place of a feature map: V = ReLU(W_v A)."""
-        seen: Tensor = self.dropout(self.places(features.flatten(2).transpose(1, 2)).relu())
+        seen: Tensor = self.dropout(self.places(features).flatten(2).transpose(1, 2))
         return seen
 
     def begin(self, places: Tensor) -> tuple[Tensor, Tensor]:

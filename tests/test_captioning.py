@@ -12,6 +12,7 @@ import torch
 from captioners import Attentive, Pooled, transform, vocabulary
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multicam import (
     ConceptLogit,
@@ -23,7 +24,7 @@ from multicam import (
     TokenLogProb,
     explain,
 )
-from multicam.tasks import captioning
+from multicam.tasks import backbone, captioning
 from multicam.tasks.captioning import Captioning
 from multicam.tasks.teacher import EncoderDecoder, Teacher
 
@@ -308,9 +309,18 @@ def test_the_bundled_captioner_writes_english(bundled: Captioning) -> None:
 def test_the_bundled_captioner_agrees_with_captum(bundled: Captioning) -> None:
     photo = (files("multicam") / "photos" / "astronaut.jpg").read_bytes()
     checked = bundled.crosscheck(photo, "a man in an orange shirt smiles")
-    assert checked.layer == "encoder.bn2"
+    assert checked.layer == "decoder.places"
     assert checked.ours.shape == (1, 8, 10, 10)
     assert checked.max_rel <= 1e-5
+
+
+def test_the_bundled_decoders_read_a_convolution_of_the_last_feature_map() -> None:
+    places = backbone.Places(hidden=5)
+    features = torch.rand(2, backbone.CHANNELS, 3, 4)
+    kernel = places.weight.unflatten(1, (-1, 1, 1))
+    expected = F.conv2d(features, kernel, places.bias).relu()
+    assert expected.any()
+    assert torch.allclose(places(features), expected, atol=1e-6)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN's LSTM needs a GPU")
