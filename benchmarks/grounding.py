@@ -287,6 +287,7 @@ def chosen_on_the_other_half(tried: Sequence[Scores], centre: Scores) -> str:
 
 HEADLINE = {
     "the word's map": Shipped(),
+    "layer encoder.bn2": Variant(sizes=(320,), layers=("encoder.bn2",)),
     "input 224 x 224": Variant(sizes=(224,)),
     "input 448 x 448": Variant(sizes=(448,)),
     "input 448 x 448, HiResCAM": Variant(method=hires_cam, sizes=(448,)),
