@@ -23,11 +23,8 @@ Variants: TypeAlias = Callable[[int, Tensor], Tensor]
 Scoring: TypeAlias = Callable[[Variants, Tensor], Tensor]
 """(variants, their numbers) -> scores, (number, target, batch)."""
 
-MEMORY = 2**29
-"""Bytes that the variants of one pass may take, by a rough estimate."""
-
 ALIVE = 4
-"""Tensors of the largest size that are alive at a time, in that estimate."""
+"""Tensors of the largest size that are alive at a time, in the estimate of a pass's memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +42,8 @@ class Rescoring:
         targets: what is scored.
         scored: the scores of the originals, by target.
         largest: entries of the largest tensor in a pass of the batch.
-        chunk: variants in one pass; None bounds memory by `MEMORY`.
+        memory: bytes that the variants of one pass may take, by a rough estimate.
+        chunk: variants in one pass; None bounds memory.
         progress: what a progress bar says; None shows none.
     """
 
@@ -54,6 +52,7 @@ class Rescoring:
     targets: Sequence[Target]
     scored: Sequence[Scored]
     largest: int
+    memory: int
     chunk: int | None = None
     progress: str | None = None
 
@@ -160,7 +159,7 @@ class Rescoring:
         if self.chunk is not None:
             return self.chunk
         entries_of_row = ALIVE * self.largest // self.site.batch + entries(self.output)
-        return max(1, MEMORY // (entries_of_row * self.site.original(0).element_size()))
+        return max(1, self.memory // (entries_of_row * self.site.original(0).element_size()))
 
     def _tracked(self, passes: Sequence[Tensor]) -> Iterable[Tensor]:
         if self.progress is None:

@@ -22,6 +22,12 @@ from multicam.rows import copied, entries
 from multicam.sites import ImageSite, LayerSite, Site, image_of
 from multicam.targets import Scored, Target, evaluate, settled
 
+MEMORY = 2**29
+"""Bytes that the variants of one pass may take, by a rough estimate."""
+
+MEMORY_OF_CPU = 2**26
+"""The same where a CPU runs the whole model: in larger passes each image takes longer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -73,7 +79,7 @@ class Scene:
             chunk: variants in one pass; None bounds memory.
             progress: what a progress bar says; None shows none.
         """
-        return self._at(self._layer_site, chunk, progress)
+        return self._at(self._layer_site, MEMORY, chunk, progress)
 
     def with_images(self, chunk: int | None, progress: str | None) -> Rescoring:
         """Scores of other images.
@@ -82,11 +88,12 @@ class Scene:
             chunk: images in one pass; None bounds memory.
             progress: what a progress bar says; None shows none.
         """
-        return self._at(ImageSite(self.forward, self.image), chunk, progress)
+        memory = MEMORY_OF_CPU if self.image.device.type == "cpu" else MEMORY
+        return self._at(ImageSite(self.forward, self.image), memory, chunk, progress)
 
-    def _at(self, site: Site, chunk: int | None, progress: str | None) -> Rescoring:
+    def _at(self, site: Site, memory: int, chunk: int | None, progress: str | None) -> Rescoring:
         return Rescoring(
-            site, self.output, self.targets, self.scored, self.largest, chunk, progress
+            site, self.output, self.targets, self.scored, self.largest, memory, chunk, progress
         )
 
     @property

@@ -96,7 +96,7 @@ class Places(nn.Linear):
     ) -> Float[Tensor, "batch hidden height width"]:
         """The feature map V, which lies in memory place by place, as its readers take it."""
         seen = super().forward(features.flatten(2).transpose(1, 2)).relu()
-        return seen.transpose(1, 2).unflatten(2, features.shape[2:])
+        return seen.transpose(1, 2).reshape(len(features), -1, *features.shape[2:])
 
 
 def timm_name(published: str, blocks: Sequence[str]) -> str:

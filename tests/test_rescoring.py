@@ -24,9 +24,10 @@ from multicam import (
     TopClass,
     explain,
 )
-from multicam import rescoring as rescoring_module
+from multicam import scene as scene_module
 from multicam.forward import Forward
 from multicam.perturbation import AblationCAM, Occlusion, ReciproCAM
+from multicam.rescoring import ALIVE
 from multicam.rows import by_variant, close, copied, keeps, magnitude, one_by_one, rows_of
 from multicam.targets import Target
 
@@ -292,8 +293,9 @@ def test_maps_do_not_depend_on_the_chunk(chunk: int, batch: int, training: bool)
 
 def test_the_chunk_follows_from_the_largest_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 channels of 16 x 16 for each sample are the largest, and 5 logits are kept."""
-    row = (rescoring_module.ALIVE * 8 * 16 * 16 + 2 * 5) * 4
-    monkeypatch.setattr(rescoring_module, "MEMORY", 3 * row)
+    row = (ALIVE * 8 * 16 * 16 + 2 * 5) * 4
+    for name in ("MEMORY", "MEMORY_OF_CPU"):
+        monkeypatch.setattr(scene_module, name, 3 * row)
     for method in ("ablationcam", Occlusion(window=4)):
         model = Counted().eval()
         explain(model, images(), TARGETS, layer="conv", method=method)
