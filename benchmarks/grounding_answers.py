@@ -189,9 +189,9 @@ def occluded(
     ]
 
     def scores(images: Tensor) -> Tensor:
-        features = task.model.encode(images)
+        values = task.model.encode(images)
         logits = (
-            task.model.answer(features, tokens.expand(len(images), -1))[:, place]
+            task.model.answer(values, tokens.expand(len(images), -1))[:, place]
             for tokens, place in pairs
         )
         return torch.stack(list(logits), dim=1)

@@ -187,12 +187,13 @@ def answer(
     for first in track(range(0, len(photos), batch), about, console=Console(stderr=True)):
         some = photos[first : first + batch]
         images, _ = prepare_batch(some, tasks[SEEING].transform, tasks[SEEING].model)
-        maps = tasks[SEEING].model.encode(images)
+        maps = backbone.features(tasks[SEEING].model.encoder, images)
         rows = [(place, index) for place, photo in enumerate(some) for index in by_photo[photo]]
         texts = [asked[index].text for _, index in rows]
         for name, task in tasks.items():
             seen = maps if name == SEEING else torch.zeros_like(maps[:, :, :1, :1])
-            logits = task.model.answer(seen[[place for place, _ in rows]], tokens_of(task, texts))
+            values = task.model.head.look(seen)[[place for place, _ in rows]]
+            logits = task.model.answer(values, tokens_of(task, texts))
             best = (task.answers[index] for index in logits.argmax(dim=1).tolist())
             said[name].update(zip((index for _, index in rows), best, strict=True))
     return {name: [answers[i] for i in range(len(asked))] for name, answers in said.items()}

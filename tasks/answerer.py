@@ -66,9 +66,9 @@ class Answerer(nn.Module):
 
     def encode(
         self, images: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 1280 rows columns"]:
-        """The feature map of photos."""
-        return backbone.features(self.encoder, images)
+    ) -> Float[Tensor, "batch places hidden"]:
+        """V, a vector for each place."""
+        return self.head.look(backbone.features(self.encoder, images))
 
     def read(self, tokens: Int[Tensor, "batch words"]) -> Float[Tensor, "batch hidden"]:
         """What is known after the last word of questions, padded on the right with zeros."""
@@ -76,11 +76,11 @@ class Answerer(nn.Module):
 
     def answer(
         self,
-        features: Float[Tensor, "batch 1280 rows columns"],
+        values: Float[Tensor, "batch places hidden"],
         tokens: Int[Tensor, "batch words"],
     ) -> Float[Tensor, "batch answers"]:
-        """Logits of the answers to one question for each feature map."""
-        return self.head.fuse(self.head.look(features), self.head.read(tokens))
+        """Logits of the answers to one question for each photo."""
+        return self.head.fuse(values, self.head.read(tokens))
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], tokens: Int[Tensor, "batch words"]

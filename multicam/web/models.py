@@ -66,7 +66,7 @@ def layers(
     encoder: nn.Module,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Choices:
-    """The stages of a task's encoder with their shapes, the last one first.
+    """The task's own layer, and the stages of its encoder, the last one first, with their shapes.
 
     Args:
         task: whose `prepare` gives the input.
@@ -74,10 +74,11 @@ def layers(
         forward: what encodes photos, where the model itself needs more than these.
     """
     inputs, _ = task.prepare(photo("cat.jpg"))
-    stages = _stages(feature_maps(task.model, inputs, forward), task.model, encoder)
-    own = next(one for one in stages if one.name == task.layer)
+    maps = feature_maps(task.model, inputs, forward)
+    own = next(one for one in maps if one.name == task.layer)
     chosen = (f"{_described(own)} (usual)", OWN_LAYER)
-    return [chosen, *((_described(one), one.name) for one in reversed(stages) if one is not own)]
+    others = [one for one in _stages(maps, task.model, encoder) if one is not own]
+    return [chosen, *((_described(one), one.name) for one in reversed(others))]
 
 
 def _stages(maps: Sequence[FeatureMap], model: nn.Module, encoder: nn.Module) -> list[FeatureMap]:
