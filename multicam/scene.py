@@ -25,8 +25,11 @@ from multicam.targets import Scored, Target, evaluate, settled
 MEMORY = 2**29
 """Bytes that the variants of one pass may take, by a rough estimate."""
 
-MEMORY_OF_CPU = 2**26
-"""The same where a CPU runs the whole model: in larger passes each image takes longer."""
+MEMORY_OF_CPU = 2**27
+"""The same where a CPU runs the whole model: its largest tensors then have at most 32 MiB.
+
+glibc gives larger ones back to the system after each layer, and takes them anew.
+"""
 
 
 @dataclass(frozen=True, eq=False)
