@@ -317,7 +317,7 @@ def test_the_bundled_captioner_agrees_with_captum(bundled: Captioning) -> None:
 def test_the_bundled_decoders_read_a_convolution_of_the_last_feature_map() -> None:
     places = backbone.Places(hidden=5)
     features = torch.rand(2, backbone.CHANNELS, 3, 4)
-    kernel = places.weight.unflatten(1, (-1, 1, 1))
+    kernel = places.weight.reshape(5, backbone.CHANNELS, 1, 1)
     expected = F.conv2d(features, kernel, places.bias).relu()
     assert expected.any()
     assert torch.allclose(places(features), expected, atol=1e-6)
