@@ -92,11 +92,11 @@ class Places(nn.Linear):
         super().__init__(CHANNELS, hidden)
 
     def forward(
-        self, features: Float[Tensor, "batch 1280 height width"]
+        self, input: Float[Tensor, "batch 1280 height width"]
     ) -> Float[Tensor, "batch hidden height width"]:
-        """The feature map V, which lies in memory place by place, as its readers take it."""
-        seen = super().forward(features.flatten(2).transpose(1, 2)).relu()
-        return seen.transpose(1, 2).reshape(len(features), -1, *features.shape[2:])
+        """From A to V, which lies in memory place by place, as its readers take it."""
+        seen = super().forward(input.flatten(2).transpose(1, 2)).relu()
+        return seen.transpose(1, 2).reshape(len(input), -1, *input.shape[2:])
 
 
 def timm_name(published: str, blocks: Sequence[str]) -> str:
