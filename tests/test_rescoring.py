@@ -291,17 +291,20 @@ def test_maps_do_not_depend_on_the_chunk(chunk: int, batch: int, training: bool)
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_the_chunk_follows_from_the_largest_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "bound"), [("ablationcam", "MEMORY"), (Occlusion(window=4), "MEMORY_OF_CPU")]
+)
+def test_the_chunk_follows_from_the_largest_tensor(
+    method: str | Occlusion, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """8 channels of 16 x 16 for each sample are the largest, and 5 logits are kept."""
     row = (ALIVE * 8 * 16 * 16 + 2 * 5) * 4
-    for name in ("MEMORY", "MEMORY_OF_CPU"):
-        monkeypatch.setattr(scene_module, name, 3 * row)
-    for method in ("ablationcam", Occlusion(window=4)):
-        model = Counted().eval()
-        explain(model, images(), TARGETS, layer="conv", method=method)
-        rows = [count for count in model.rows if count != 2]
-        assert set(rows) <= {3, 1, 8 % 3}
-        assert rows.count(3) > 2
+    monkeypatch.setattr(scene_module, bound, 3 * row)
+    model = Counted().eval()
+    explain(model, images(), TARGETS, layer="conv", method=method)
+    rows = [count for count in model.rows if count != 2]
+    assert set(rows) <= {3, 1, 8 % 3}
+    assert rows.count(3) > 2
 
 
 def test_memory_is_for_one_chunk_only() -> None:
