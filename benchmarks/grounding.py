@@ -194,9 +194,9 @@ class Shipped:
 class Variant:
     """A way to make a map; the maps of several sizes, and of the mirrored photo, are averaged."""
 
-    target: str = "log-probability"
+    target: str = "logit"
     method: Weighting = grad_cam
-    sizes: tuple[int, ...] = (224,)
+    sizes: tuple[int, ...] = (448,)
     layers: tuple[str, ...] = (LAYER,)
     mirrored: bool = False
 
@@ -287,14 +287,15 @@ def chosen_on_the_other_half(tried: Sequence[Scores], centre: Scores) -> str:
 
 HEADLINE = {
     "the word's map": Shipped(),
-    "layer encoder.bn2": Variant(sizes=(320,), layers=("encoder.bn2",)),
+    "HiResCAM": Variant(method=hires_cam),
+    "its log-probability": Variant("log-probability"),
+    "layer encoder.bn2": Variant(layers=("encoder.bn2",)),
+    "input 320 x 320": Variant(sizes=(320,)),
     "input 224 x 224": Variant(sizes=(224,)),
-    "input 448 x 448": Variant(sizes=(448,)),
-    "input 448 x 448, HiResCAM": Variant(method=hires_cam, sizes=(448,)),
 }
 """The map that `captioning.load().explain` gives, and what its settings could be."""
 
-SIZES = (224, 320, 448)
+SIZES = (224, 320, 448, 512)
 
 LAYERS = [
     ("encoder.bn2",),
@@ -313,11 +314,12 @@ VARIANTS: list[Way] = [
     ),
     *(Variant("whole caption", sizes=(size,)) for size in SIZES),
     *(Variant(method=positive_grad_cam, sizes=(size,)) for size in SIZES),
-    *(Variant(sizes=(size,)) for size in (256, 384, 512)),
-    *(Variant(sizes=(size,), layers=layers) for size, layers in product(SIZES, LAYERS)),
-    *(Variant(sizes=sizes, mirrored=True) for sizes in ((224,), (320,), (448,), (320, 448))),
-    *(Variant(method=hires_cam, sizes=sizes, mirrored=True) for sizes in ((448,), (320, 448))),
-    Variant("logit", hires_cam, (320, 448), mirrored=True),
+    *(Variant(sizes=(size,)) for size in (256, 384)),
+    *(Variant(sizes=(size,), layers=layers) for size, layers in product((224, 448), LAYERS)),
+    *(
+        Variant(method=method, sizes=sizes, mirrored=True)
+        for method, sizes in product((grad_cam, hires_cam), ((448,), (320, 448)))
+    ),
     *(Attention(size) for size in SIZES),
 ]
 

@@ -15,7 +15,8 @@ said.figure().savefig("caption.png")
 told = task.explain(photo, "a smiling woman in an orange suit", words=["smiling woman", "suit"])
 told.figure().savefig("phrases.png")
 
-# "woman" also means "rather than man"; the concept asks where any person is.
+# "woman" is one word for her; the concept asks where anybody is.
+woman = task.explain(photo, "a smiling woman", words="woman")
 person = task.concept("man", "person", "girl", "lady")
 anyone = task.explain(photo, "a smiling woman", words="woman", target=person)
 anyone.figure().savefig("person.png")

@@ -196,7 +196,7 @@ def _caption(
     method = how.method_for(name)
     explanation = task.explain(image, caption, words, layer=how.layer, method=method)
     figure = save_figure(explanation, how.out, f"{how.name_for(name)}.caption", how.style)
-    probabilities = [f"{p:.2g}" for p in explanation.scores[0].exp().tolist()]
+    probabilities = [note.removeprefix("p = ") for note in explanation.notes[0]]
     whole = probabilities[-1] if words is None else ""
     results.add_row(name, caption, whole, figure.name)
     if words is not None:

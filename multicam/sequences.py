@@ -44,6 +44,10 @@ class TokenLogit:
         """Token and step, the same for each sample."""
         return [f"token {self.token} at step {self.step}"] * len(output_tensor(output, self.key))
 
+    def notes(self, output: Any) -> list[str]:
+        """The probability of the token, for each sample."""
+        return TokenLogProb(self.step, self.token, self.key).notes(output)
+
 
 @dataclass(frozen=True)
 class TokenLogProb:
@@ -91,6 +95,10 @@ class PhraseLogit:
     def __call__(self, output: Any) -> Tensor:
         """Scores of shape (batch,)."""
         return _chosen(output, self.steps, self.tokens, self.key).sum(dim=1)
+
+    def notes(self, output: Any) -> list[str]:
+        """The probability of the phrase, for each sample."""
+        return PhraseLogProb(self.steps, self.tokens, self.key).notes(output)
 
 
 @dataclass(frozen=True)

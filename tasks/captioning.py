@@ -19,7 +19,7 @@ from multicam.explanation import Explanation
 from multicam.geometry import Photo
 from multicam.methods import Method
 from multicam.preprocessing import Transform
-from multicam.sequences import CaptionLogProb, ConceptLogProb, PhraseLogProb
+from multicam.sequences import CaptionLogProb, ConceptLogit, PhraseLogit
 from multicam.targets import Target
 from multicam.tasks import backbone
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
@@ -32,8 +32,8 @@ from multicam.tasks.vocabulary import Vocabulary
 TargetOf: TypeAlias = Callable[[Sequence[int], Sequence[int]], Target]
 """From the steps of a phrase and its tokens at them to what is explained of it."""
 
-MAP_SIZE = 320
-"""Pixels a side of the bundled captioner's input for explaining: maps of 10 x 10 places.
+MAP_SIZE = 448
+"""Pixels a side of the bundled captioner's input for explaining: maps of 14 x 14 places.
 
 Captions are written at 224 pixels, the size of the training; docs/grounding.md has how
 well words point at either size.
@@ -136,7 +136,7 @@ class Captioning:
         words: str | Sequence[str] | None = None,
         *,
         beam: int = 5,
-        target: TargetOf = PhraseLogProb,
+        target: TargetOf = PhraseLogit,
         layer: Layers | None = None,
         method: str | Method = "gradcam",
     ) -> Explanation:
@@ -150,7 +150,7 @@ class Captioning:
                 order, and last the whole caption.
             beam: as for `caption`.
             target: from steps and tokens to what is explained of a phrase: the class
-                `PhraseLogProb` or `PhraseLogit`, what `concept` gives, or a function.
+                `PhraseLogit` or `PhraseLogProb`, what `concept` gives, or a function.
                 The whole caption is explained by its log-probability.
             layer: the feature map, or a list to fuse; None takes the task's own, or
                 else the last one that the caption depends on.
@@ -177,7 +177,7 @@ class Captioning:
         words: str | Sequence[str] | None = None,
         *,
         beam: int = 5,
-        target: TargetOf = PhraseLogProb,
+        target: TargetOf = PhraseLogit,
         layer: LayerLike | None = None,
     ) -> CrossCheck:
         """The maps of `explain` beside those of Captum, which takes a pass for each word.
@@ -199,14 +199,14 @@ class Captioning:
         return replace(theirs, ours=ours.maps, labels=(asked.labels,))
 
     def concept(
-        self, *alternatives: str, of: Callable[[int, Sequence[int]], Target] = ConceptLogProb
+        self, *alternatives: str, of: Callable[[int, Sequence[int]], Target] = ConceptLogit
     ) -> TargetOf:
         """For `explain(target=...)`: the word or any of its alternatives.
 
         Args:
             alternatives: words of the vocabulary; where one is made of pieces, its first
                 piece counts.
-            of: `ConceptLogProb` or `ConceptLogit`.
+            of: `ConceptLogit` or `ConceptLogProb`.
 
         Raises:
             InputError: a word is not in the vocabulary.

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multicam import (
-    ConceptLogit,
+    ConceptLogProb,
     InputError,
     LayerError,
     PhraseLogit,
     PhraseLogProb,
     TargetError,
-    TokenLogProb,
+    TokenLogit,
     explain,
 )
 from multicam.tasks import backbone, captioning
-from multicam.tasks.captioning import Captioning
+from multicam.tasks.captioning import Captioning, TargetOf
 from multicam.tasks.teacher import EncoderDecoder, Teacher
 
 CAPTION = "a brown dog runs on a brown grass"
@@ -49,14 +49,25 @@ def bundled() -> Captioning:
 
 
 def test_every_word_has_a_map_and_last_the_whole_caption() -> None:
-    explanation = task_of().explain(PHOTO, "A brown dog runs!")
+    explanation = task_of().explain(PHOTO, "A brown dog runs!", target=PhraseLogProb)
     assert explanation.labels == (("a", "brown", "dog", "runs", "a brown dog runs"),)
     assert explanation.maps.shape == (1, 5, 6, 8)
     assert explanation.photos[0].image.size == PHOTO.size
     words, whole = explanation.scores[0, :4], explanation.scores[0, 4]
     assert whole.item() == pytest.approx(words.sum().item(), rel=1e-5)
     assert torch.allclose(explanation.maps[0, :4].sum(dim=0), explanation.maps[0, 4], atol=1e-7)
-    assert explanation.notes[0][1] == f"p = {words[1].exp().item():.2g}"
+
+
+def test_a_word_is_explained_by_its_logit_and_noted_with_its_probability() -> None:
+    task = task_of()
+    said = vocabulary.encode(CAPTION)
+    inputs, _ = task.prepare(PHOTO)
+    logits = teacher(task)(inputs, torch.tensor([[vocabulary.start, *said[:-1]]]))[0]
+    explanation = task.explain(PHOTO, CAPTION)
+    for step, token in enumerate(said):
+        assert explanation.scores[0, step].item() == pytest.approx(logits[step, token].item())
+        probability = logits[step].softmax(dim=0)[token].item()
+        assert explanation.notes[0][step] == f"p = {probability:.2g}"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +82,7 @@ def test_all_words_at_once_are_as_one_by_one(kind: type[nn.Module], layer: str) 
         alone = explain(
             task.model,
             given,
-            TokenLogProb(step, token),
+            TokenLogit(step, token),
             layer=layer,
             forward=teacher(task),
         )
@@ -104,10 +115,11 @@ def test_a_word_does_not_depend_on_those_after_it() -> None:
     assert torch.allclose(short.maps[0, :3], long.maps[0, :3], rtol=1e-4, atol=1e-8)
 
 
-def test_a_phrase_adds_up_the_log_probabilities_of_its_words() -> None:
+@pytest.mark.parametrize("target", [PhraseLogit, PhraseLogProb])
+def test_a_phrase_adds_up_the_scores_of_its_words(target: TargetOf) -> None:
     task = task_of()
-    words = task.explain(PHOTO, CAPTION)
-    phrase = task.explain(PHOTO, CAPTION, words=["dog runs"])
+    words = task.explain(PHOTO, CAPTION, target=target)
+    phrase = task.explain(PHOTO, CAPTION, words=["dog runs"], target=target)
     assert phrase.labels == (("dog runs",),)
     assert torch.allclose(phrase.scores[0, 0], words.scores[0, 2:4].sum())
     assert torch.allclose(phrase.maps[0, 0], words.maps[0, 2:4].sum(dim=0), atol=1e-7)
@@ -125,8 +137,8 @@ def test_a_single_word_may_be_given_as_a_string() -> None:
 
 def test_the_target_is_a_choice() -> None:
     task = task_of()
-    log_prob = task.explain(PHOTO, CAPTION, "dog")
-    logit = task.explain(PHOTO, CAPTION, "dog", target=PhraseLogit)
+    logit = task.explain(PHOTO, CAPTION, "dog")
+    log_prob = task.explain(PHOTO, CAPTION, "dog", target=PhraseLogProb)
     assert not torch.allclose(log_prob.maps, logit.maps)
     doubled = task.explain(
         PHOTO,
@@ -144,8 +156,10 @@ def test_a_concept_counts_its_alternatives() -> None:
     woman = task.explain(PHOTO, "a woman runs", "woman")
     total = man.scores.exp() + woman.scores.exp()
     assert torch.allclose(person.scores.exp(), total)
-    logits = task.explain(PHOTO, "a man runs", "man", target=task.concept("woman", of=ConceptLogit))
-    assert logits.scores.item() > person.scores.item()
+    share = task.concept("woman", of=ConceptLogProb)
+    log_prob = task.explain(PHOTO, "a man runs", "man", target=share)
+    assert log_prob.notes == person.notes
+    assert log_prob.notes[0][0] == f"p = {log_prob.scores.exp().item():.2g}"
     with pytest.raises(InputError, match="the word 'child' is not in"):
         task.concept("child")
 
@@ -310,7 +324,7 @@ def test_the_bundled_captioner_agrees_with_captum(bundled: Captioning) -> None:
     photo = (files("multicam") / "photos" / "astronaut.jpg").read_bytes()
     checked = bundled.crosscheck(photo, "a man in an orange shirt smiles")
     assert checked.layer == "decoder.places"
-    assert checked.ours.shape == (1, 8, 10, 10)
+    assert checked.ours.shape == (1, 8, 14, 14)
     assert checked.max_rel <= 1e-5
 
 

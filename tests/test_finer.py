@@ -174,7 +174,9 @@ def test_it_explains_classes_and_captions() -> None:
     found = classifier.explain(PHOTO, ["a", "c"], layer="conv", method="finercam")
     assert [label.split(" rather than ")[0] for label in found.labels[0]] == ["a", "c"]
     captioner = Captioning(captioners.Attentive(), captioners.transform, captioners.vocabulary)
-    found = captioner.explain(PHOTO, "a brown dog", layer="cnn.3", method="finercam")
+    found = captioner.explain(
+        PHOTO, "a brown dog", layer="cnn.3", method="finercam", target=PhraseLogProb
+    )
     assert found.labels[0] == ("a", "brown", "dog", "a brown dog")
     assert found.maps.flatten(2).any(dim=2).all()
     torch.testing.assert_close(found.scores[0, :3].sum(), found.scores[0, 3])

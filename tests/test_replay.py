@@ -561,7 +561,7 @@ def test_the_bundled_captioner(photos: dict[str, Path]) -> None:
     task = captioning.load()
     counts = passes_of(task.model, ["encoder.conv_stem", "decoder.lstm"])
     found = task.explain(photos["cat"], "a cat on a bed", ["cat", "bed"], method="ablationcam")
-    assert found.maps.shape == (1, 2, 10, 10)
+    assert found.maps.shape == (1, 2, 14, 14)
     assert found.maps.flatten(2).any(dim=2).all()
     assert counts["encoder.conv_stem"] == 1 < counts["decoder.lstm"]
 
