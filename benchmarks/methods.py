@@ -38,7 +38,7 @@ from method_cases import (
     OnResNet,
     highest_class,
 )
-from sidebyside import Seconds, take_times, times_of
+from sidebyside import HEAPS, Seconds, take_times, times_of
 from tables import show
 
 from multicam import __version__
@@ -69,6 +69,8 @@ def time_row(case: Case, options: argparse.Namespace) -> list[str]:
         options.threads,
         once_above=options.limit,
         differ=[name for name in peers if case.method in OTHER_MAPS[name]],
+        heap=options.heap,
+        processes=options.processes,
     )
     cells = [time_cell(name, taken) for name in options.peers]
     return [
@@ -127,6 +129,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--captioner", action="store_true", help="the words of a caption instead")
     parser.add_argument("--rounds", type=int, default=9, help="calls of each fast library")
+    parser.add_argument("--processes", type=int, default=1, help="of each library, for the rounds")
+    parser.add_argument(
+        "--heap", choices=HEAPS, default="kept", help="kept by glibc, or as it comes"
+    )
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of a call made once")
     parser.add_argument("--only", choices=["time", "memory"], help="one of the two tables")
     parser.add_argument("--threads", type=int, default=2)
@@ -146,7 +152,8 @@ def main() -> None:
         rows = [announced(time_row(case, options)) for case in chosen]
         title = (
             f"Time of a call, and of the peers as a multiple of multicam's; median of "
-            f"{options.rounds} rounds ({setting})"
+            f"{options.rounds} rounds in {options.processes} processes, {options.heap} heap "
+            f"({setting})"
         )
         columns_of_times = [*columns, "forward", f"multicam {__version__}", *peers]
         show(title, columns_of_times, rows, markdown=options.markdown)

@@ -31,12 +31,16 @@ Seconds = dict[str, list[float]]
 
 MAX_SECONDS = 20.0  # a library that took this long in all is not called again
 MIN_CALLS = 2
-HEAP = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "MALLOC_TOP_PAD_": str(2**28),
+HEAPS: dict[str, dict[str, str]] = {
+    "kept": {
+        "MALLOC_MMAP_THRESHOLD_": str(2**32 - 1),
+        "MALLOC_TRIM_THRESHOLD_": str(2**34),
+        "MALLOC_TOP_PAD_": str(2**28),
+    },
+    "plain": {},
 }
-"""Has glibc keep memory while times are taken: else page faults decide, +-15 % by chance."""
+"""What glibc does with memory that is freed while times are taken: keep it, or, as it comes, give
+large tensors back, so that who makes more of them waits for more page faults."""
 
 
 def take_times(
@@ -46,6 +50,8 @@ def take_times(
     *,
     once_above: float = math.inf,
     differ: Collection[str] = (),
+    heap: str = "kept",
+    processes: int = 1,
 ) -> Seconds:
     """The seconds of each call, in interleaved rounds after a warm-up.
 
@@ -56,15 +62,34 @@ def take_times(
         threads: of the processor, for each.
         once_above: a library whose first call takes more seconds is not called again.
         differ: the libraries whose maps are known to be others.
+        heap: of each process, one of `HEAPS`.
+        processes: of each library, one after the other, which share the rounds: where a process
+            lies in memory makes it up to 7 % faster or slower for as long as it lives.
 
     Returns:
         Seconds by library; none of one that failed, as where memory ends.
     """
     taken: Seconds = {name: [] for name in makers}
+    with _environment(HEAPS[heap]):
+        for number in range(processes):
+            share = rounds * (number + 1) // processes - rounds * number // processes
+            some = _in_new_processes(makers, share, threads, once_above, differ)
+            for name, seconds in some.items():
+                taken[name] += seconds
+    return taken
+
+
+def _in_new_processes(
+    makers: Mapping[str, Make],
+    rounds: int,
+    threads: int,
+    once_above: float,
+    differ: Collection[str],
+) -> Seconds:
+    taken: Seconds = {name: [] for name in makers}
     lines: dict[str, Connection] = {}
     maps: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(_environment(HEAP))
         for name, make in makers.items():
             line = _started(stack, make, threads, once_above)
             with suppress(EOFError):

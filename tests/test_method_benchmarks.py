@@ -61,6 +61,13 @@ def test_a_slow_library_is_called_once_and_one_that_is_killed_not_at_all() -> No
     assert taken["slow"][0] > 1
 
 
+def test_the_rounds_are_shared_among_new_processes() -> None:
+    taken = import_module("sidebyside").take_times(
+        {"multicam": quick, "other": other}, 5, 1, differ=["other"], heap="plain", processes=2
+    )
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"multicam": 5, "other": 5}
+
+
 def test_a_library_of_other_maps_stops_the_benchmark() -> None:
     take_times = import_module("sidebyside").take_times
     with pytest.raises(SystemExit, match="other gives other maps than multicam"):
