@@ -53,7 +53,7 @@ def served(url: str | None) -> Iterator[str]:
 
 
 def show(page: Page, tab: str) -> None:
-    """Click a tab's first example; in a caption, point at the smile."""
+    """Click a tab's first example; in a caption, point at the woman."""
     page.get_by_role("tab", name=tab, exact=False).click()
     if tab == "caption":
         page.get_by_label("Caption").locator("visible=true").last.fill(
@@ -62,7 +62,7 @@ def show(page: Page, tab: str) -> None:
     page.locator(".gallery-item:visible, tbody tr:visible").first.click()
     page.locator(".mc-legend:visible").wait_for(timeout=60_000)
     if tab == "caption":
-        page.get_by_role("button", name="smiling", exact=True).hover()
+        page.get_by_role("button", name="woman", exact=True).hover()
     page.wait_for_timeout(500)
 
 
