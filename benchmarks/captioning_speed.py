@@ -127,7 +127,11 @@ def multicam(case: Case, method: str = "gradcam") -> Run:
 
 
 def from_the_photo(case: Case) -> Run:
-    return lambda: case.task.explain(case.photo, CAPTION).heatmaps()[:, : len(STEPS)]
+    def run() -> Tensor:
+        found = case.task.explain(case.photo, CAPTION, target=PhraseLogProb)
+        return found.heatmaps()[:, : len(STEPS)]
+
+    return run
 
 
 def full_passes(case: Case) -> Run:
