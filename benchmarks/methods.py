@@ -38,7 +38,7 @@ from method_cases import (
     OnResNet,
     highest_class,
 )
-from sidebyside import HEAPS, Seconds, take_times, times_of
+from sidebyside import HEAPS, Seconds, take_times, take_times_together, times_of
 from tables import show
 
 from multicam import __version__
@@ -63,11 +63,13 @@ def peers_of(case: Case, options: argparse.Namespace) -> list[str]:
 
 def time_row(case: Case, options: argparse.Namespace) -> list[str]:
     peers = peers_of(case, options)
-    taken = take_times(
+    take = (
+        take_times_together if options.together else partial(take_times, once_above=options.limit)
+    )
+    taken = take(
         {name: partial(case.make, name) for name in ["forward", "multicam", *peers]},
         options.rounds,
         options.threads,
-        once_above=options.limit,
         differ=[name for name in peers if case.method in OTHER_MAPS[name]],
         heap=options.heap,
         processes=options.processes,
@@ -133,6 +135,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--heap", choices=HEAPS, default="kept", help="kept by glibc, or as it comes"
     )
+    parser.add_argument(
+        "--together", action="store_true", help="all libraries in each process, and no --limit"
+    )
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of a call made once")
     parser.add_argument("--only", choices=["time", "memory"], help="one of the two tables")
     parser.add_argument("--threads", type=int, default=2)
@@ -152,8 +157,8 @@ def main() -> None:
         rows = [announced(time_row(case, options)) for case in chosen]
         title = (
             f"Time of a call, and of the peers as a multiple of multicam's; median of "
-            f"{options.rounds} rounds in {options.processes} processes, {options.heap} heap "
-            f"({setting})"
+            f"{options.rounds} rounds in {options.processes} processes"
+            f"{', all together' if options.together else ''}, {options.heap} heap ({setting})"
         )
         columns_of_times = [*columns, "forward", f"multicam {__version__}", *peers]
         show(title, columns_of_times, rows, markdown=options.markdown)

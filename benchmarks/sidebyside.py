@@ -1,7 +1,8 @@
-"""Times of several libraries in one run: a process for each, called in turn.
+"""Times of several libraries in one run, called in turn: in each round once, in random order.
 
-None profits from memory that another has grown, and in each round every one is called
-once, in random order, while the others wait.
+`take_times` has a process for each library, so that none profits from memory that another has
+grown. `take_times_together` has all of them in each process, so that none has the luck of one
+that lies better in memory, which is what tells libraries apart that do equal work.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +74,7 @@ def take_times(
     """
     taken: Seconds = {name: [] for name in makers}
     with _environment(HEAPS[heap]):
-        for number in range(processes):
-            share = rounds * (number + 1) // processes - rounds * number // processes
+        for share in _shares(rounds, processes):
             some = _in_new_processes(makers, share, threads, once_above, differ)
             for name, seconds in some.items():
                 taken[name] += seconds
@@ -110,6 +112,29 @@ def _in_new_processes(
     return taken
 
 
+def take_times_together(
+    makers: Mapping[str, Make],
+    rounds: int,
+    threads: int,
+    *,
+    differ: Collection[str] = (),
+    heap: str = "kept",
+    processes: int = 1,
+) -> Seconds:
+    """The same as `take_times`, with all libraries in each process."""
+    taken: Seconds = {name: [] for name in makers}
+    with ExitStack() as stack:
+        stack.enter_context(_environment(HEAPS[heap]))
+        for share in _shares(rounds, processes):
+            pool = stack.enter_context(get_context("spawn").Pool(1))
+            some, maps = pool.apply(_rounds, (dict(makers), share, threads))
+            for name, seconds in some.items():
+                taken[name] += seconds
+                if name not in {"forward", *differ}:
+                    _must_agree(name, *(torch.from_numpy(maps[one]) for one in (name, "multicam")))
+    return taken
+
+
 def times_of(own: Sequence[float], base: Sequence[float]) -> float:
     """How many times as long as another call of the same round, in the median of the rounds.
 
@@ -118,6 +143,26 @@ def times_of(own: Sequence[float], base: Sequence[float]) -> float:
     if len(own) < len(base):
         return median(own) / median(base)
     return median(ours / theirs for ours, theirs in zip(own, base, strict=True))
+
+
+def _shares(rounds: int, processes: int) -> list[int]:
+    """How many of the rounds each process makes."""
+    ends = [rounds * number // processes for number in range(processes + 1)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _rounds(
+    makers: dict[str, Make], rounds: int, threads: int
+) -> tuple[Seconds, dict[str, np.ndarray]]:
+    """The seconds of each call after a warm-up, and the maps of a call."""
+    torch.set_num_threads(threads)
+    runs = {name: make() for name, make in makers.items()}
+    maps = {name: run().clone().numpy() for name, run in runs.items() for _ in range(2)}
+    order, taken = random.Random(0), {name: list[float]() for name in runs}
+    for _ in range(rounds):
+        for name in order.sample(list(runs), len(runs)):
+            taken[name].append(_timed(runs[name])[0])
+    return taken, maps
 
 
 def _started(stack: ExitStack, make: Make, threads: int, once_above: float) -> Connection:

@@ -68,6 +68,14 @@ def test_the_rounds_are_shared_among_new_processes() -> None:
     assert {name: len(seconds) for name, seconds in taken.items()} == {"multicam": 5, "other": 5}
 
 
+def test_libraries_that_run_together_take_the_rounds_together() -> None:
+    take_times = import_module("sidebyside").take_times_together
+    taken = take_times({"multicam": quick, "other": other}, 3, 1, differ=["other"], processes=2)
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"multicam": 3, "other": 3}
+    with pytest.raises(SystemExit, match="other gives other maps than multicam"):
+        take_times({"multicam": quick, "other": other}, 1, 1)
+
+
 def test_a_library_of_other_maps_stops_the_benchmark() -> None:
     take_times = import_module("sidebyside").take_times
     with pytest.raises(SystemExit, match="other gives other maps than multicam"):
