@@ -4,10 +4,11 @@
     python benchmarks/captioning_speed.py               # two tables on the screen
     python benchmarks/captioning_speed.py --markdown    # the same, for docs/performance.md
 
-One photo of 224 x 224, a given caption of 16 words, a Grad-CAM map of the log-probability
-of each, CPU. Two captioners: ResNet-50 with an LSTM of 512 units and 5,000 words, random
-weights (Show and Tell, Vinyals et al. 2015: the pooled and projected feature map is the
-initial state), at layer4; and the bundled one at decoder.places. The rows:
+One photo, of 224 x 224 for ResNet-50 and 448 x 448 for the bundled captioner, a given caption of
+16 words, a Grad-CAM map of the log-probability of each, CPU. Two captioners: ResNet-50 with an
+LSTM of 512 units and 5,000 words, random weights (Show and Tell, Vinyals et al. 2015: the pooled
+and projected feature map is the initial state), at layer4; and the bundled one at decoder.places.
+The rows:
 
     forward         encoder and decoder once, in inference mode, no map
     multicam        `explain(..., vectorize=True)`, what `Captioning.explain` runs once the

@@ -67,7 +67,7 @@ def take_times(
         differ: the libraries whose maps are known to be others.
         heap: of each process, one of `HEAPS`.
         processes: of each library, one after the other, which share the rounds: where a process
-            lies in memory makes it up to 7 % faster or slower for as long as it lives.
+            lies in memory makes it up to 12 % faster or slower for as long as it lives.
 
     Returns:
         Seconds by library; none of one that failed, as where memory ends.
@@ -121,7 +121,7 @@ def take_times_together(
     heap: str = "kept",
     processes: int = 1,
 ) -> Seconds:
-    """The same as `take_times`, with all libraries in each process."""
+    """The same as `take_times`, with all libraries in each process, each called in every round."""
     taken: Seconds = {name: [] for name in makers}
     with ExitStack() as stack:
         stack.enter_context(_environment(HEAPS[heap]))
