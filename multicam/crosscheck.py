@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -15,14 +15,19 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from multicam.capture import capture, with_first_tensor
+from multicam.errors import InputError
 from multicam.explainer import LayerLike, explain
 from multicam.forward import Forward, Inputs
 from multicam.grids import Reshape, channels_first
 from multicam.guard import guarded
 from multicam.layers import Located, locate
+from multicam.methods import METHODS, Method, method_named
 from multicam.targets import Target, as_targets, evaluate
 from multicam.tracing import traced
 from multicam.weighting import grad_cam
+
+Scores: TypeAlias = Callable[..., Tensor]
+"""From the floating-point tensors among a model's inputs to one score per sample."""
 
 AGREEMENT = 1e-4
 """The largest relative difference from Captum that rounding in float32 explains."""
@@ -30,7 +35,7 @@ AGREEMENT = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class CrossCheck:
-    """Two computations of the same Grad-CAM maps and how far they are apart.
+    """Two computations of the same maps and how far they are apart.
 
     Attributes:
         ours: signed maps of multicam, (batch, target, height, width).
@@ -75,43 +80,50 @@ def crosscheck(
     target: Target | Sequence[Target] | None = None,
     *,
     layer: LayerLike | None = None,
+    method: str | Method = "gradcam",
     forward: Callable[..., Any] | None = None,
 ) -> CrossCheck:
-    """Compute the same Grad-CAM maps with Captum and compare.
+    """Compute the same maps with Captum, one target at a time, and compare.
 
-    Captum's `LayerGradCam` takes one target at a time and reads every layer's output
-    as (batch, channel, *grid). Where the output is laid out otherwise (tokens,
-    channels last), its activations and gradients come from Captum's
-    `LayerActivation` and `LayerGradientXActivation`, and equations 1 and 2 of the
-    Grad-CAM paper are applied to them after the same reshaping.
+    Grad-CAM is Captum's `LayerGradCam`, which reads every layer's output as (batch,
+    channel, *grid). Where the output is laid out otherwise (tokens, channels last), its
+    activations and gradients come from Captum's `LayerActivation` and
+    `LayerGradientXActivation`, and equations 1 and 2 of the Grad-CAM paper are applied to
+    them after the same reshaping. HiResCAM is Captum's `LayerGradientXActivation`, reshaped
+    and summed over channels.
 
     Args:
         model: as for `explain`.
         inputs: as for `explain`; floating-point tensors anywhere in it.
         target: as for `explain`.
         layer: one feature map, as for `explain`.
+        method: "gradcam" or "hirescam", which are the methods that Captum has.
         forward: as for `explain`.
 
     Returns:
         Both maps, and their differences.
 
     Raises:
+        InputError: Captum does not have the method.
         MulticamError: as for `explain`.
     """
-    ours = explain(model, inputs, target, layer=layer, forward=forward)
+    by_captum = _by_captum(method)
+    ours = explain(model, inputs, target, layer=layer, method=method, forward=forward)
     call = Forward(model, inputs, forward)
     located = locate(call, ours.layer if layer is None else layer)
     with traced(call, [located], record=False) as (_, (spot,)):
         reshape, batch = spot.reshape, spot.batch
     with guarded(model), _relay(call, located) as relay:
+        leaves = pytree.tree_leaves(call.arguments)
+        given = tuple(leaf.detach().clone() for leaf in leaves if _is_floating(leaf))
         theirs = [
-            _captum_map(call, relay, reshape, _scores(call, one, batch))
+            by_captum(_scores(call, one, batch), relay, given, reshape)
             for one in as_targets(target)
         ]
     return CrossCheck(ours.maps, torch.stack(theirs, dim=1), ours.labels, ours.layer)
 
 
-def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
+def _scores(call: Forward, target: Target, batch: int) -> Scores:
     """The target as a function of the floating-point tensors among the inputs."""
     leaves, structure = pytree.tree_flatten(call.arguments)
 
@@ -124,18 +136,39 @@ def _scores(call: Forward, target: Target, batch: int) -> Callable[..., Tensor]:
     return scores
 
 
-def _captum_map(
-    call: Forward, relay: nn.Module, reshape: Reshape, scores: Callable[..., Tensor]
+def _grad_cam_by_captum(
+    scores: Scores, relay: nn.Module, given: tuple[Tensor, ...], reshape: Reshape
 ) -> Tensor:
     from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation
 
-    leaves = pytree.tree_leaves(call.arguments)
-    given = tuple(leaf.detach().clone() for leaf in leaves if _is_floating(leaf))
     if reshape is channels_first:
         return _plain(LayerGradCam(scores, relay).attribute(given)).squeeze(1)
     activations = LayerActivation(scores, relay).attribute(given)
     gradients = LayerGradientXActivation(scores, relay, multiply_by_inputs=False).attribute(given)
     return grad_cam(reshape(_plain(activations)), reshape(_plain(gradients)))
+
+
+def _hires_cam_by_captum(
+    scores: Scores, relay: nn.Module, given: tuple[Tensor, ...], reshape: Reshape
+) -> Tensor:
+    from captum.attr import LayerGradientXActivation
+
+    products = LayerGradientXActivation(scores, relay).attribute(given)
+    return reshape(_plain(products)).sum(dim=1)
+
+
+COMPARABLE = {"gradcam": _grad_cam_by_captum, "hirescam": _hires_cam_by_captum}
+"""The methods that Captum has, by their names in `METHODS`, and how it computes them."""
+
+
+def _by_captum(method: str | Method) -> Callable[..., Tensor]:
+    name, how = method_named(method)
+    for known, compute in COMPARABLE.items():
+        if how is METHODS[known]:
+            return compute
+    raise InputError(
+        f"Captum has no method {name!r} to compare with; it has {' and '.join(COMPARABLE)}"
+    )
 
 
 @contextmanager

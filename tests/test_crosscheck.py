@@ -12,8 +12,22 @@ import torch
 import torchvision.models as zoo
 from torch import Tensor, nn
 
-from multicam import ClassLogit, CrossCheck, Difference, Layer, LayerError, crosscheck, feature_maps
+from multicam import (
+    ClassLogit,
+    CrossCheck,
+    Difference,
+    InputError,
+    Layer,
+    LayerError,
+    crosscheck,
+    explain,
+    feature_maps,
+)
+from multicam.crosscheck import COMPARABLE
+from multicam.methods import Method
+from multicam.smoothing import Smoothed
 from multicam.targets import Target
+from multicam.weighting import hires_cam
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "resnet50": zoo.resnet50,
@@ -94,6 +108,7 @@ class AfterTuple(nn.Module):
         return product
 
 
+@pytest.mark.parametrize("method", COMPARABLE)
 @pytest.mark.parametrize(
     ("model", "layers"),
     [
@@ -106,11 +121,13 @@ class AfterTuple(nn.Module):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_equal_to_captum_on_a_nasty_network(model: nn.Module, layers: list[str]) -> None:
+def test_equal_to_captum_on_a_nasty_network(
+    model: nn.Module, layers: list[str], method: str
+) -> None:
     targets: list[Target] = [ClassLogit(0), Difference(ClassLogit([1, 2]), ClassLogit(3))]
     targets = targets[: 1 if isinstance(model, AfterTuple) else 2]
     for layer in layers:
-        check = crosscheck(model.eval(), networks.images(), targets, layer=layer)
+        check = crosscheck(model.eval(), networks.images(), targets, layer=layer, method=method)
         assert check.ours.shape == check.captum.shape
         assert check.max_rel < 1e-5, layer
 
@@ -119,6 +136,22 @@ def test_the_layer_is_found_as_by_explain() -> None:
     check = crosscheck(networks.Inplace().eval(), networks.images())
     assert check.layer == "relu"
     assert check.labels[0][0].startswith("class ")
+
+
+def test_the_maps_of_a_method_given_as_a_function_are_those_of_its_name() -> None:
+    model, images = networks.Inplace().eval(), networks.images()
+    check = crosscheck(model, images, ClassLogit(1), layer="conv", method=hires_cam)
+    expected = explain(model, images, ClassLogit(1), layer="conv", method="hirescam")
+    assert torch.equal(check.ours, expected.maps)
+    assert check.max_rel < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [("layercam", "layercam"), (Smoothed("gradcam"), "Smoothed")]
+)
+def test_a_method_that_captum_does_not_have_is_refused(method: str | Method, name: str) -> None:
+    with pytest.raises(InputError, match=f"no method '{name}' to compare.*gradcam and hirescam"):
+        crosscheck(networks.Inplace().eval(), networks.images(), layer="conv", method=method)
 
 
 def test_a_wrong_layer_is_refused_as_by_explain() -> None:
