@@ -287,11 +287,11 @@ def chosen_on_the_other_half(tried: Sequence[Scores], centre: Scores) -> str:
 
 HEADLINE = {
     "the word's map": Shipped(),
-    "HiResCAM": Variant(method=hires_cam),
-    "its log-probability": Variant("log-probability"),
-    "layer encoder.bn2": Variant(layers=("encoder.bn2",)),
-    "input 320 x 320": Variant(sizes=(320,)),
-    "input 224 x 224": Variant(sizes=(224,)),
+    "Grad-CAM": Variant(),
+    "its log-probability": Variant("log-probability", hires_cam),
+    "layer encoder.bn2": Variant(method=hires_cam, layers=("encoder.bn2",)),
+    "input 320 x 320": Variant(method=hires_cam, sizes=(320,)),
+    "input 224 x 224": Variant(method=hires_cam, sizes=(224,)),
 }
 """The map that `captioning.load().explain` gives, and what its settings could be."""
 

@@ -93,11 +93,12 @@ LayerOption = Annotated[
     ),
 ]
 MethodOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="METHOD",
         autocompletion=_listed,
-        help="How the map is made: [b]multicam methods[/b] lists them, with what each costs.",
+        help="How the map is made: [b]multicam methods[/b] lists them, with what each costs. "
+        "Without it, gradcam; for words of the bundled captioner, hirescam.",
     ),
 ]
 OutOption = Annotated[
@@ -153,7 +154,7 @@ def classify(
     top: TopOption = 3,
     model: ModelOption = None,
     layer: LayerOption = None,
-    method: MethodOption = "gradcam",
+    method: MethodOption = None,
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     report: ReportOption = False,
@@ -198,7 +199,7 @@ def caption(
         typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
     ] = None,
     layer: LayerOption = None,
-    method: MethodOption = "gradcam",
+    method: MethodOption = None,
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     report: ReportOption = False,
@@ -246,7 +247,7 @@ def ask(
         typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER. Without it, the bundled CNN-LSTM."),
     ] = None,
     layer: LayerOption = None,
-    method: MethodOption = "gradcam",
+    method: MethodOption = None,
     out: OutOption = Path("multicam-out"),
     style: StyleOption = Style.heat,
     report: ReportOption = False,
@@ -270,7 +271,7 @@ def ask(
 
 @app.command()
 def demo(
-    method: MethodOption = "gradcam",
+    method: MethodOption = None,
     out: OutOption = Path("multicam-demo"),
     style: StyleOption = Style.heat,
     debug: DebugOption = False,
@@ -356,9 +357,10 @@ def check(
     top: TopOption = 3,
     model: ModelOption = None,
     layer: LayerOption = None,
+    method: MethodOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Compute the same Grad-CAM maps with Captum, and compare.
+    """Compute the same maps with Captum, which has Grad-CAM and HiResCAM, and compare.
 
     Exit code 1 where a map differs by more than 0.0001 of its largest value.
 
@@ -367,7 +369,7 @@ def check(
       multicam check cat.jpg --model torchvision:resnet50 --layer layer3
     """
     with one_line_errors(debug):
-        agree = check_photos(_load(model), _named(images), Wanted(classes, top), layer)
+        agree = check_photos(_load(model), _named(images), Wanted(classes, top), layer, method)
     if not agree:
         raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from multicam.console import layer_tree, progress, show, table, working
-from multicam.crosscheck import CrossCheck, crosscheck
+from multicam.crosscheck import COMPARABLE, CrossCheck, crosscheck
 from multicam.images import ImageSource, load
 from multicam.layers import feature_maps
 from multicam.methods import (
@@ -42,36 +42,39 @@ class How:
         out: folder for the pictures.
         style: of the overlays.
         layer: dotted name, or None.
-        method: a name in `METHODS`.
+        method: a name in `METHODS`, or None for the task's own.
         report: whether a report in HTML is written beside each figure.
     """
 
     out: Path
     style: str = "heat"
     layer: str | None = None
-    method: str = "gradcam"
+    method: str | None = None
     report: bool = False
 
     def __post_init__(self) -> None:
-        method_named(self.method)
+        if self.method is not None:
+            method_named(self.method)
 
-    def method_for(self, photo: str) -> str | Method:
+    def method_for(self, photo: str) -> str | Method | None:
         """The method; where it takes many passes, with a progress bar for the photo."""
-        slow = takes_many_passes(self.method)
-        return with_progress(self.method, photo) if slow else self.method
+        if self.method is not None and takes_many_passes(self.method):
+            return with_progress(self.method, photo)
+        return self.method
 
     def checks(self, check: Callable[[], CrossCheck]) -> list[CrossCheck]:
-        """The comparison with Captum for a report, which there is for Grad-CAM alone."""
-        return [check()] if self.method == "gradcam" else []
+        """The comparison with Captum for a report, where Captum has the method."""
+        return [check()] if self.method is None or self.method in COMPARABLE else []
 
     def name_for(self, photo: str) -> str:
-        """What the photo's pictures are called, with the method unless it is Grad-CAM."""
+        """What the photo's pictures are called, with the method that was asked for."""
         stem = Path(photo).stem
-        return stem if self.method == "gradcam" else f"{stem}.{self.method}"
+        return stem if self.method is None else f"{stem}.{self.method}"
 
     def each(self, photos: Sequence[Item], what: str) -> Iterable[Item]:
         """Go through photos behind a progress bar, where each does not have its own."""
-        return photos if takes_many_passes(self.method) else progress(photos, what)
+        slow = self.method is not None and takes_many_passes(self.method)
+        return photos if slow else progress(photos, what)
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _classify(
         )
     results.add_row("", "(side by side)", "", "", figure.name)
     if how.report:
-        checks = how.checks(lambda: _checked(task, image, indices, how.layer))
+        checks = how.checks(lambda: _checked(task, image, indices, how.layer, how.method))
         report = save_report(explanation, how.out, how.name_for(name), checks=checks)
         results.add_row("", "(report)", "", "", report.name)
     results.add_section()
@@ -204,7 +207,7 @@ def _caption(
             results.add_row("", f"  {label}", probability, "")
     if how.report:
         given = (image, caption, words)
-        checks = how.checks(lambda: task.crosscheck(*given, layer=how.layer))
+        checks = how.checks(lambda: task.crosscheck(*given, layer=how.layer, method=how.method))
         called = f"{how.name_for(name)}.caption"
         report = save_report(explanation, how.out, called, checks=checks)
         results.add_row("", "(report)", "", report.name)
@@ -275,7 +278,9 @@ def _ask(
         )
     if how.report:
         checks = how.checks(
-            lambda: task.crosscheck(*given, contrast=asked.contrast, layer=how.layer)
+            lambda: task.crosscheck(
+                *given, contrast=asked.contrast, layer=how.layer, method=how.method
+            )
         )
         report = save_report(explanation, how.out, f"{how.name_for(name)}.answer", words, checks)
         results.add_row("", "(report)", "", "", report.name)
@@ -287,8 +292,9 @@ def check_photos(
     photos: Sequence[tuple[str, ImageSource]],
     wanted: Wanted,
     layer: str | None,
+    method: str | None,
 ) -> bool:
-    """Compare the Grad-CAM maps of photos with Captum's, and print a table.
+    """Compare the maps of photos with Captum's, and print a table.
 
     Returns:
         Whether every map agrees within `AGREEMENT` of its largest value.
@@ -299,7 +305,7 @@ def check_photos(
     for name, source in progress(photos, "checking"):
         image = load(source)
         for index in wanted.indices(task, task.probabilities(image)[0]):
-            checked = _checked(task, image, [index], layer)
+            checked = _checked(task, image, [index], layer, method)
             results.add_row(name, *_differences(checked))
             agree &= checked.agrees
     show(results)
@@ -307,12 +313,21 @@ def check_photos(
 
 
 def _checked(
-    task: Classification, image: Image, indices: Sequence[int], layer: str | None
+    task: Classification,
+    image: Image,
+    indices: Sequence[int],
+    layer: str | None,
+    method: str | None,
 ) -> CrossCheck:
     inputs, _ = task.prepare(image)
     targets = [task.target(index) for index in indices]
-    used = task.layer if layer is None else layer
-    return crosscheck(task.model, inputs, targets, layer=used)
+    return crosscheck(
+        task.model,
+        inputs,
+        targets,
+        layer=task.layer if layer is None else layer,
+        method=task.method if method is None else method,
+    )
 
 
 def show_layers(task: Classification, photo: ImageSource) -> None:

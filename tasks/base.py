@@ -41,7 +41,12 @@ class Task(Protocol):
         ...
 
     def explain(
-        self, images: Images, /, *, layer: Layers | None = None, method: str | Method = "gradcam"
+        self,
+        images: Images,
+        /,
+        *,
+        layer: Layers | None = None,
+        method: str | Method | None = None,
     ) -> Explanation:
         """Explain what the model says by itself about one photo or several."""
         ...

@@ -61,7 +61,14 @@ def load(name: str | None = None) -> Captioning:
     if name is None:
         model, vocabulary = pretrained()
         closer = partial(backbone.squeeze, size=MAP_SIZE)
-        return Captioning(model, backbone.squeeze, vocabulary, map_transform=closer, layer=LAYER)
+        return Captioning(
+            model,
+            backbone.squeeze,
+            vocabulary,
+            map_transform=closer,
+            layer=LAYER,
+            method="hirescam",
+        )
     kind, _, rest = name.partition(":")
     if kind != "hf" or not rest:
         raise InputError(
@@ -89,6 +96,7 @@ class Captioning:
         generate: how the model captions a photo by itself; None for beam search by
             encode and decode.
         layer: the feature map to use where `explain` is given none.
+        method: the method to use where `explain` is given none.
         longest: tokens of the longest caption, start and end not counted.
 
     Example:
@@ -105,6 +113,7 @@ class Captioning:
     generate: Generate | None = field(default=None, kw_only=True)
     map_transform: Transform | None = field(default=None, kw_only=True)
     layer: LayerLike | None = field(default=None, kw_only=True)
+    method: str | Method = field(default="gradcam", kw_only=True)
     longest: int = field(default=20, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -138,7 +147,7 @@ class Captioning:
         beam: int = 5,
         target: TargetOf = PhraseLogit,
         layer: Layers | None = None,
-        method: str | Method = "gradcam",
+        method: str | Method | None = None,
     ) -> Explanation:
         """Explain words of a caption, all from one pass of the encoder.
 
@@ -154,7 +163,7 @@ class Captioning:
                 The whole caption is explained by its log-probability.
             layer: the feature map, or a list to fuse; None takes the task's own, or
                 else the last one that the caption depends on.
-            method: as for `multicam.explain`.
+            method: as for `multicam.explain`; None takes the task's own.
 
         Returns:
             One map for each word or phrase, labelled by it, with the photo.
@@ -166,7 +175,8 @@ class Captioning:
         """
         with evaluating(self.model):
             asked = self._asked(image, caption, words, beam, target)
-            explanation = self._explained(asked, self._layer(layer, asked), method)
+            used = self.method if method is None else method
+            explanation = self._explained(asked, self._layer(layer, asked), used)
         return replace(explanation, labels=(asked.labels,), photos=asked.photos)
 
     def crosscheck(
@@ -179,6 +189,7 @@ class Captioning:
         beam: int = 5,
         target: TargetOf = PhraseLogit,
         layer: LayerLike | None = None,
+        method: str | Method | None = None,
     ) -> CrossCheck:
         """The maps of `explain` beside those of Captum, which takes a pass for each word.
 
@@ -189,13 +200,21 @@ class Captioning:
             beam: see `explain`.
             target: see `explain`.
             layer: one feature map.
+            method: one that Captum has, see `multicam.crosscheck`.
         """
+        method = self.method if method is None else method
         with evaluating(self.model):
             asked = self._asked(image, caption, words, beam, target)
             found = cast("LayerLike", self._layer(layer, asked))
-            ours = self._explained(asked, found, "gradcam")
-            teacher, arguments = Teacher(self._coder), (asked.inputs, asked.tokens)
-            theirs = crosscheck(self.model, arguments, asked.targets, layer=found, forward=teacher)
+            ours = self._explained(asked, found, method)
+            theirs = crosscheck(
+                self.model,
+                (asked.inputs, asked.tokens),
+                asked.targets,
+                layer=found,
+                method=method,
+                forward=Teacher(self._coder),
+            )
         return replace(theirs, ours=ours.maps, labels=(asked.labels,))
 
     def concept(

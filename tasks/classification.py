@@ -64,6 +64,7 @@ class Classification:
             given, and named, by index.
         layer: the feature map to use where `explain` is given none; see
             `multicam.explain`.
+        method: the method to use where `explain` is given none.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -80,6 +81,7 @@ class Classification:
     transform: Transform
     labels: Sequence[str] | Mapping[int, str] | None = None
     layer: LayerLike | None = field(default=None, kw_only=True)
+    method: str | Method = field(default="gradcam", kw_only=True)
 
     def __repr__(self) -> str:
         """One line; a model's own repr fills pages."""
@@ -100,7 +102,7 @@ class Classification:
         top: int = 3,
         *,
         layer: Layers | None = None,
-        method: str | Method = "gradcam",
+        method: str | Method | None = None,
     ) -> Explanation:
         """Explain the logits of classes.
 
@@ -114,7 +116,7 @@ class Classification:
             top: how many of these, at most as many as there are classes.
             layer: the feature map, or a list to fuse; None takes the task's own, or
                 else the last one that the scores depend on.
-            method: as for `multicam.explain`.
+            method: as for `multicam.explain`; None takes the task's own.
 
         Returns:
             One map for each photo and class, labelled by name, with the photos.
@@ -127,6 +129,7 @@ class Classification:
         inputs, photos = self.prepare(images)
         targets = self._highest(inputs, top) if classes is None else self._chosen(classes)
         layer = self.layer if layer is None else layer
+        method = self.method if method is None else method
         with evaluating(self.model):
             explanation = explain(self.model, inputs, targets, layer=layer, method=method)
         return replace(explanation, photos=photos)

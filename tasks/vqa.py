@@ -91,6 +91,7 @@ class VisualQuestionAnswering:
             notes beside them are those for `transform`.
         embedding: name of the layer that embeds the tokens; None has it found.
         layer: the feature map to use where `explain` is given none.
+        method: the method to use where `explain` is given none.
 
     Example:
         >>> from multicam.tasks import vqa
@@ -106,6 +107,7 @@ class VisualQuestionAnswering:
     map_transform: Transform | None = field(default=None, kw_only=True)
     embedding: str | None = field(default=None, kw_only=True)
     layer: LayerLike | None = field(default=None, kw_only=True)
+    method: str | Method = field(default="gradcam", kw_only=True)
 
     def __repr__(self) -> str:
         """One line; a model's own repr fills pages."""
@@ -139,7 +141,7 @@ class VisualQuestionAnswering:
         *,
         contrast: tuple[str, str] | None = None,
         layer: Layers | None = None,
-        method: str | Method = "gradcam",
+        method: str | Method | None = None,
     ) -> Explanation:
         """Explain answers, all from one pass of the model.
 
@@ -155,7 +157,7 @@ class VisualQuestionAnswering:
                 for the second.
             layer: the feature map, or a list to fuse; None takes the task's own, or else
                 the last one that the answers depend on.
-            method: as for `multicam.explain`.
+            method: as for `multicam.explain`; None takes the task's own.
 
         Returns:
             One map for each question and answer, labelled by the answer, with the photos.
@@ -176,7 +178,7 @@ class VisualQuestionAnswering:
                 posed.inputs,
                 posed.targets,
                 layer=self._layer(layer, posed),
-                method=method,
+                method=self.method if method is None else method,
                 forward=posed.forward,
                 vectorize=True,
             )
@@ -233,14 +235,17 @@ class VisualQuestionAnswering:
         *,
         contrast: tuple[str, str] | None = None,
         layer: LayerLike | None = None,
+        method: str | Method | None = None,
     ) -> CrossCheck:
         """The maps of `explain` beside those of Captum, which takes a pass for each answer."""
-        ours = self.explain(image, question, answers, top, contrast=contrast, layer=layer)
+        method = self.method if method is None else method
+        asked = (image, question, answers, top)
+        ours = self.explain(*asked, contrast=contrast, layer=layer, method=method)
         with evaluating(self.model):
-            posed, _ = self._for_maps(self._asked(image, question, answers, top, contrast))
+            posed, _ = self._for_maps(self._asked(*asked, contrast))
             used = cast("LayerLike", self._layer(layer, posed)) or ours.layer
             given = (self.model, posed.inputs, posed.targets)
-            theirs = crosscheck(*given, layer=used, forward=posed.forward)
+            theirs = crosscheck(*given, layer=used, method=method, forward=posed.forward)
         return replace(theirs, ours=ours.maps)
 
     def prepare(

@@ -24,6 +24,7 @@ from multicam import (
     TokenLogit,
     explain,
 )
+from multicam.crosscheck import COMPARABLE
 from multicam.tasks import backbone, captioning
 from multicam.tasks.captioning import Captioning, TargetOf
 from multicam.tasks.teacher import EncoderDecoder, Teacher
@@ -320,9 +321,10 @@ def test_the_bundled_captioner_writes_english(bundled: Captioning) -> None:
     assert {"man", "woman", "person"} & set(caption.split())
 
 
-def test_the_bundled_captioner_agrees_with_captum(bundled: Captioning) -> None:
+@pytest.mark.parametrize("method", [None, *COMPARABLE])
+def test_the_bundled_captioner_agrees_with_captum(bundled: Captioning, method: str | None) -> None:
     photo = (files("multicam") / "photos" / "astronaut.jpg").read_bytes()
-    checked = bundled.crosscheck(photo, "a man in an orange shirt smiles")
+    checked = bundled.crosscheck(photo, "a man in an orange shirt smiles", method=method)
     assert checked.layer == "decoder.places"
     assert checked.ours.shape == (1, 8, 14, 14)
     assert checked.max_rel <= 1e-5
@@ -335,6 +337,14 @@ def test_the_bundled_decoders_read_a_convolution_of_the_last_feature_map() -> No
     expected = F.conv2d(features, kernel, places.bias).relu()
     assert expected.any()
     assert torch.allclose(places(features), expected, atol=1e-6)
+
+
+def test_a_captioner_has_a_method_of_its_own(bundled: Captioning) -> None:
+    assert task_of().explain(PHOTO, "a dog").method == "gradcam"
+    task = task_of(method="layercam")
+    assert task.explain(PHOTO, "a dog").method == "layercam"
+    assert task.explain(PHOTO, "a dog", method="xgradcam").method == "xgradcam"
+    assert bundled.explain(PHOTO, "a dog").method == "hirescam"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN's LSTM needs a GPU")

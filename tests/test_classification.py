@@ -346,8 +346,9 @@ def test_layer_and_method_reach_explain(small: Classification, photos: dict[str,
     def mirrored(activations: Tensor, gradients: Tensor) -> Tensor:
         return -grad_cam(activations, gradients)
 
-    task = Classification(small.model, small.transform, layer="0")
-    assert task.explain(photos["cat"]).layer == "0"
+    task = Classification(small.model, small.transform, layer="0", method="layercam")
+    own = task.explain(photos["cat"])
+    assert (own.layer, own.method) == ("0", "layercam")
     explanation = task.explain(photos["cat"], 0, layer="1", method=mirrored)
     assert (explanation.layer, explanation.method) == ("1", "mirrored")
     assert task.explain(photos["cat"], layer=["0", "1"]).layer == "0 + 1"

@@ -266,6 +266,15 @@ def test_the_task_says_what_it_is_in_one_line() -> None:
     assert repr(task_of()) == "VisualQuestionAnswering(Fused, 5 answers, layer='cnn.3')"
 
 
+def test_a_task_has_a_method_of_its_own() -> None:
+    task = replace(task_of(), method="hirescam")
+    assert task.explain(PHOTO, QUESTION).method == "hirescam"
+    assert task.explain(PHOTO, QUESTION, method="gradcam").method == "gradcam"
+    assert task.crosscheck(PHOTO, QUESTION).max_rel <= 1e-5
+    with pytest.raises(InputError, match="Captum has no method 'layercam'"):
+        replace(task, method="layercam").crosscheck(PHOTO, QUESTION)
+
+
 # The bundled model
 
 

@@ -21,8 +21,8 @@ T = TypeVar("T")
 Choices = list[tuple[str, str]]
 """What a list shows, and what it stands for."""
 
-OWN_LAYER = ""
-"""Stands for the layer that a task uses by itself."""
+OWN = ""
+"""Stands for the layer or the method that a task uses by itself."""
 
 
 class Once(Generic[T]):
@@ -76,7 +76,7 @@ def layers(
     inputs, _ = task.prepare(photo("cat.jpg"))
     maps = feature_maps(task.model, inputs, forward)
     own = next(one for one in maps if one.name == task.layer)
-    chosen = (f"{_described(own)} (usual)", OWN_LAYER)
+    chosen = (f"{_described(own)} (usual)", OWN)
     others = [one for one in _stages(maps, task.model, encoder) if one is not own]
     return [chosen, *((_described(one), one.name) for one in reversed(others))]
 

@@ -136,11 +136,14 @@ def _result(kind: Kind, *, methods: models.Choices, script: str | None = None) -
                 opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity")
             with gr.Row():
                 method = gr.Dropdown(
-                    methods, value="gradcam", label="Method", info="multicam methods explains each"
+                    [("the usual one", models.OWN), *methods],
+                    value=models.OWN,
+                    label="Method",
+                    info="multicam methods explains each",
                 )
                 layer = gr.Dropdown(
-                    [("the usual one", models.OWN_LAYER)],
-                    value=models.OWN_LAYER,
+                    [("the usual one", models.OWN)],
+                    value=models.OWN,
                     label="Layer",
                     info="with channels x height x width of its maps",
                     allow_custom_value=True,

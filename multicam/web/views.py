@@ -47,7 +47,7 @@ def classify(image: Image, classes: object, top: object, *, method: str, layer: 
         image: the photo.
         classes: names or parts of names, up to `MOST`; nothing for the highest.
         top: how many of these.
-        method: a name in `multicam.METHODS`.
+        method: a name in `multicam.METHODS`, or nothing for the task's own.
         layer: dotted name, or nothing for the task's own.
 
     Raises:
@@ -56,7 +56,7 @@ def classify(image: Image, classes: object, top: object, *, method: str, layer: 
     task = models.classifier()
     named = listed(classes, "Classes", MOST)
     found = task.explain(
-        image, named or None, _count(top), layer=layer or None, method=method or "gradcam"
+        image, named or None, _count(top), layer=layer or None, method=method or None
     )
     shares = task.probabilities(image)[0]
     notes = tuple(f"{shares[task.index(label)]:.1%}" for label in found.labels[0])
@@ -69,7 +69,7 @@ def caption(image: Image, caption: object, *, method: str, layer: str) -> Found:
     Args:
         image: the photo.
         caption: the text; nothing has the captioner write one.
-        method: a name in `multicam.METHODS`.
+        method: a name in `multicam.METHODS`, or nothing for the task's own.
         layer: dotted name, or nothing for the task's own.
 
     Raises:
@@ -77,7 +77,7 @@ def caption(image: Image, caption: object, *, method: str, layer: str) -> Found:
     """
     task = models.captioner()
     said = text(caption, "The caption") or None
-    found = task.explain(image, said, layer=layer or None, method=method or "gradcam")
+    found = task.explain(image, said, layer=layer or None, method=method or None)
     return Found("caption", _for_the_screen(found))
 
 
@@ -99,7 +99,7 @@ def ask(
         answers: with commas between; nothing for those of the model.
         this: an answer to hold against another, or nothing.
         rather_than: the other.
-        method: a name in `multicam.METHODS`.
+        method: a name in `multicam.METHODS`, or nothing for the task's own.
         layer: dotted name, or nothing for the task's own.
 
     Raises:
@@ -113,7 +113,7 @@ def ask(
     named = listed(answers, "Answers", MOST) or None
     contrast = _pair(text(this, "An answer"), text(rather_than, "An answer"))
     found = task.explain(
-        image, asked, named, contrast=contrast, layer=layer or None, method=method or "gradcam"
+        image, asked, named, contrast=contrast, layer=layer or None, method=method or None
     )
     words = task.words(image, asked, named, contrast=contrast)
     unknown = tuple(task.reader.read(asked).unknown)
