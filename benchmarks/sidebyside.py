@@ -138,9 +138,9 @@ def take_times_together(
 def times_of(own: Sequence[float], base: Sequence[float]) -> float:
     """How many times as long as another call of the same round, in the median of the rounds.
 
-    A library that was called in fewer rounds is compared by its own median.
+    Where they were not called in the same rounds, their medians are compared.
     """
-    if len(own) < len(base):
+    if len(own) != len(base):
         return median(own) / median(base)
     return median(ours / theirs for ours, theirs in zip(own, base, strict=True))
 

@@ -48,6 +48,13 @@ def allocated() -> int:
     return growth(lambda: torch.ones(2**24))
 
 
+def test_calls_are_compared_round_by_round_or_by_medians_where_rounds_differ() -> None:
+    times_of = import_module("sidebyside").times_of
+    assert times_of([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3
+    assert times_of([6.0], [1.0, 4.0, 2.0]) == 3
+    assert times_of([1.0, 6.0, 9.0], [2.0]) == 3
+
+
 def test_a_slow_library_is_called_once_and_one_that_is_killed_not_at_all() -> None:
     makers = {"multicam": quick, "other": other, "slow": slow, "killed": killed}
     take_times = import_module("sidebyside").take_times
