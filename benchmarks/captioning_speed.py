@@ -129,7 +129,7 @@ def multicam(case: Case, method: str = "gradcam") -> Run:
 
 def from_the_photo(case: Case) -> Run:
     def run() -> Tensor:
-        found = case.task.explain(case.photo, CAPTION, target=PhraseLogProb)
+        found = case.task.explain(case.photo, CAPTION, target=PhraseLogProb, method="gradcam")
         return found.heatmaps()[:, : len(STEPS)]
 
     return run
