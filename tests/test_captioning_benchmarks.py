@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -61,3 +62,14 @@ def test_a_caption_unlike_its_references_lowers_the_scores(data: Path) -> None:
     assert 0.5 < float(greedy["BLEU-1"]) < 1
     assert 0.5 < float(greedy["ROUGE-L"]) < 1
     assert len(rows) == 3 + 3
+
+
+def test_all_that_are_timed_give_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchcam", reason="it comes with the extra bench")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    speed, sidebyside = import_module("captioning_speed"), import_module("sidebyside")
+    case = speed.prepared("the bundled captioner")
+    maps = {name: adapter(case)() for name, adapter in speed.ADAPTERS.items() if name != "forward"}
+    assert maps["multicam"].shape == (1, 16, 14, 14)
+    for name, found in maps.items():
+        sidebyside._must_agree(name, found, maps["multicam"])
