@@ -58,9 +58,8 @@ class How:
 
     def method_for(self, photo: str) -> str | Method | None:
         """The method; where it takes many passes, with a progress bar for the photo."""
-        if self.method is not None and takes_many_passes(self.method):
-            return with_progress(self.method, photo)
-        return self.method
+        slow = self._method_of_many_passes
+        return self.method if slow is None else with_progress(slow, photo)
 
     def checks(self, check: Callable[[], CrossCheck]) -> list[CrossCheck]:
         """The comparison with Captum for a report, where Captum has the method."""
@@ -73,8 +72,12 @@ class How:
 
     def each(self, photos: Sequence[Item], what: str) -> Iterable[Item]:
         """Go through photos behind a progress bar, where each does not have its own."""
-        slow = self.method is not None and takes_many_passes(self.method)
-        return photos if slow else progress(photos, what)
+        return progress(photos, what) if self._method_of_many_passes is None else photos
+
+    @property
+    def _method_of_many_passes(self) -> str | None:
+        """The method that was asked for, where it takes many; the loaded tasks' own take few."""
+        return self.method if self.method and takes_many_passes(self.method) else None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from multicam.tasks.vocabulary import Vocabulary
 LAYER = "decoder.places"
 """The feature map V that the decoder attends to, 512 channels of 7 x 7."""
 
+METHOD = "hirescam"
+"""Attention gives each place a gradient of its own, which Grad-CAM's mean over places loses."""
+
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 """The words of a vocabulary that are no words, in the order of their tokens 0 to 3."""
 

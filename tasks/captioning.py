@@ -24,7 +24,7 @@ from multicam.targets import Target
 from multicam.tasks import backbone
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.beam import beam_search
-from multicam.tasks.captioner import LAYER, pretrained
+from multicam.tasks.captioner import LAYER, METHOD, pretrained
 from multicam.tasks.phrases import Phrase, distinct, phrases_of
 from multicam.tasks.teacher import EncoderDecoder, Teacher, last_layer
 from multicam.tasks.vocabulary import Vocabulary
@@ -67,7 +67,7 @@ def load(name: str | None = None) -> Captioning:
             vocabulary,
             map_transform=closer,
             layer=LAYER,
-            method="hirescam",
+            method=METHOD,
         )
     kind, _, rest = name.partition(":")
     if kind != "hf" or not rest:
@@ -201,6 +201,10 @@ class Captioning:
             target: see `explain`.
             layer: one feature map.
             method: one that Captum has, see `multicam.crosscheck`.
+
+        Raises:
+            InputError: Captum does not have the method, or as for `explain`.
+            LayerError: the layer cannot be used.
         """
         method = self.method if method is None else method
         with evaluating(self.model):

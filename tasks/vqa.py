@@ -237,7 +237,21 @@ class VisualQuestionAnswering:
         layer: LayerLike | None = None,
         method: str | Method | None = None,
     ) -> CrossCheck:
-        """The maps of `explain` beside those of Captum, which takes a pass for each answer."""
+        """The maps of `explain` beside those of Captum, which takes a pass for each answer.
+
+        Args:
+            image: see `explain`, like all arguments.
+            question: see `explain`.
+            answers: see `explain`.
+            top: see `explain`.
+            contrast: see `explain`.
+            layer: one feature map.
+            method: one that Captum has, see `multicam.crosscheck`.
+
+        Raises:
+            InputError: Captum does not have the method, or as for `explain`.
+            LayerError: the layer cannot be used.
+        """
         method = self.method if method is None else method
         asked = (image, question, answers, top)
         ours = self.explain(*asked, contrast=contrast, layer=layer, method=method)
