@@ -99,12 +99,13 @@ def locate(forward: Forward, layer: str | nn.Module | Layer) -> Located:
             is not a part of the model, or compiled by `torch.jit`.
     """
     spec = layer if isinstance(layer, Layer) else Layer(layer)
-    modules = dict(forward.model.named_modules())
     if isinstance(spec.module, str):
-        if spec.module not in modules:
-            raise LayerError(f"no layer is called {spec.module!r}; {advice(forward, spec.module)}")
-        return _located(spec.module, modules[spec.module], spec)
-    for name, module in modules.items():
+        try:
+            return _located(spec.module, forward.model.get_submodule(spec.module), spec)
+        except AttributeError:
+            known = advice(forward, spec.module)
+            raise LayerError(f"no layer is called {spec.module!r}; {known}") from None
+    for name, module in forward.model.named_modules():
         if module is spec.module:
             return _located(name, module, spec)
     raise LayerError(

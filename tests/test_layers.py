@@ -261,3 +261,11 @@ def test_a_module_that_runs_again_on_something_else_is_no_candidate() -> None:
     assert maps["norm"].shape == (1, 32, 32, 8)
     assert not maps["norm"].candidate
     assert explain(Twice(), torch.randn(1, 3, 32, 32)).layer == "conv"
+
+
+def test_a_module_that_is_held_twice_has_two_names() -> None:
+    model, images = networks.Inplace().eval(), networks.images()
+    model.first = model.conv
+    found, expected = (explain(model, images, layer=name) for name in ("first", "conv"))
+    assert found.layer == "first"
+    assert torch.equal(found.maps, expected.maps)
