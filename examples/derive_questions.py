@@ -1,10 +1,11 @@
-"""Derive questions from Flickr8k's captions, and from what VQA v2's questions take for granted.
+"""Derive questions from captions, and from what people's questions take for granted.
 
     python examples/derive_questions.py --data PATH --out FOLDER
 
 writes derived_train.json, derived_dev.json and derived_test.json, in the manner of COCO-QA
 (Ren, Kiros and Zemel, "Exploring Models and Data for Image Question Answering", arXiv
-1505.02074, section 3.3), with word lists in place of a parser. Every caption of a photo votes.
+1505.02074, section 3.3), with word lists in place of a parser. Every caption of a photo votes:
+those of Flickr8k, or what the questions of VQA v2 and DAQUAR (derived_rooms.py) say is there.
 Nobody has checked the questions, and each says that it is derived:
 
     {"set": "flickr8k", "image": "123.jpg", "kind": "color", "question": "what color is the
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from derived_rooms import room_questions
 from derived_words import (
     ACTIVITIES,
     ANIMALS,
@@ -367,6 +369,7 @@ def write_questions(data: Path, out: Path, seed: int = 0) -> None:
         questions = derive(captioned(data / "flickr8k", split), *rules, seed)
         if split == "train":
             questions += derive(questioned(data / "coco"), 2, 3, 40, seed)
+            questions += room_questions(data / "daquar", seed)
         path = out / f"derived_{split}.json"
         path.write_text(json.dumps(questions, indent=0), "utf-8")
         print(f"{len(questions)} questions are in {path}")
@@ -376,7 +379,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="holds flickr8k/ and coco/")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="holds flickr8k/, coco/ and daquar/"
+    )
     parser.add_argument("--out", type=Path, default=Path("vqa-cache"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from derive_questions import write_questions
+from derived_rooms import listed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -87,11 +88,6 @@ def daquar(path: Path) -> list[Question]:
         Question("daquar", "", ("daquar", q["image"]), q["question"], Counter(listed(q["answer"])))
         for q in json.loads(path.read_text("utf-8"))
     ]
-
-
-def listed(answer: str) -> list[str]:
-    """The answers that commas join, spelled with spaces."""
-    return [re.sub("_", " ", part).strip() for part in answer.split(",")]
 
 
 def questions(data: Path, cache: Path, *, dev: bool) -> tuple[list[Question], list[Question]]:
@@ -250,12 +246,13 @@ def read(head: Head, tokens: Tensor, together: int = 64) -> Tensor:
     lengths = (tokens != 0).sum(dim=1)
     order = lengths.argsort()
     chunks = [head.read(tokens[some, : int(lengths[some].max())]) for some in order.split(together)]
-    return torch.cat(chunks)[order.argsort()]
+    return torch.cat(chunks, dim=1)[:, order.argsort()]
 
 
 def loss_of(head: Head, maps: Tensor, photo: Tensor, tokens: Tensor, wanted: Tensor) -> Tensor:
-    logits = head.fuse(head.look(maps)[photo], read(head, tokens))
-    return -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    """The cross-entropies of the members, each by itself, so that they stay different."""
+    votes = head.votes(head.look(maps)[photo], read(head, tokens))
+    return -(wanted * votes.log_softmax(dim=2)).sum(dim=2).mean(dim=1).sum()
 
 
 def train(options: argparse.Namespace) -> None:
@@ -317,7 +314,7 @@ def measure(
     for first in range(0, len(test), 200):
         some = test[first : first + 200]
         maps = look([question.photo for question in some], [False] * len(some))
-        logits = head.fuse(head.look(maps), read(head, tokens[first : first + 200]))
+        logits = head.votes(head.look(maps), read(head, tokens[first : first + 200])).mean(dim=0)
         for question, best in zip(some, logits.argmax(dim=1).tolist(), strict=True):
             right = accuracy(question, answers[best])
             found[question.source].append(right)
@@ -364,7 +361,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="flickr8k/, coco/ and daquar/")
     parser.add_argument("--out", type=Path, default=Path("tasks/weights"))
     parser.add_argument("--cache", type=Path, default=Path("vqa-cache"))
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64, help="photos in a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--decay", type=float, default=0.01, help="weight decay")

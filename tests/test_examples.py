@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 TRAINING = {  # in test_training.py and test_finetune.py
     "derive_questions.py",
+    "derived_rooms.py",
     "derived_words.py",
     "finetune.py",
     "finetune_and_explain.py",

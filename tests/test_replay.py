@@ -569,8 +569,8 @@ def test_the_bundled_captioner(photos: dict[str, Path]) -> None:
 def test_the_bundled_answerer(photos: dict[str, Path]) -> None:
     task = vqa.load()
     asked = photos["cat"], "what animal is this?", ["cat", "dog"]
-    counts = passes_of(task.model, ["encoder.conv_stem", "head.lstm"])
+    counts = passes_of(task.model, ["encoder.conv_stem", "head.members.0.lstm"])
     found = task.explain(*asked, method="ablationcam")
     assert found.maps.shape == (1, 2, 14, 14)
     assert found.maps.flatten(2).any(dim=2).all()
-    assert counts["encoder.conv_stem"] <= 2 < counts["head.lstm"]
+    assert counts["encoder.conv_stem"] <= 2 < counts["head.members.0.lstm"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -148,7 +149,7 @@ def test_an_answerer_is_trained_and_an_interrupted_run_ends_the_same(
     assert {"cat", "coffee"} <= set(answers)
     words = Tokenizer.from_file(str(straight / "vqa.vocabulary.json")).get_vocab_size()
     weights = load_file(straight / "vqa.safetensors")
-    Head(words, len(answers), 512, 256, 0.5).load_state_dict(weights)
+    Head(words, len(answers), 0.5).load_state_dict(weights)
 
 
 def test_questions_derived_from_captions_do_not_give_their_answers_away(tmp_path: Path) -> None:
@@ -166,6 +167,8 @@ def test_questions_derived_from_captions_do_not_give_their_answers_away(tmp_path
     (tmp_path / "data" / "coco").mkdir()
     for split in ("train", "test"):
         (tmp_path / "data" / "coco" / f"vqa_{split}.json").write_text("[]")
+    (tmp_path / "data" / "daquar").mkdir()
+    (tmp_path / "data" / "daquar" / "vqa_train.json").write_text(json.dumps(ROOMS))
     script = str(ROOT / "examples" / "derive_questions.py")
     paths = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, script, *paths], capture_output=True, text=True)
@@ -181,3 +184,29 @@ def test_questions_derived_from_captions_do_not_give_their_answers_away(tmp_path
         assert yes_or_no[animal, "yes"] == yes_or_no[animal, "no"] > 0
     assert all(q["source"] == "derived" for q in derived)
     assert all(q["answer"] in q["image"] for q in derived if q["kind"] == "color")
+
+
+ROOMS = [
+    {"image": f"image{number}.jpg", "question": question, "answer": answer}
+    for number in range(8)
+    for question, answer in [
+        ("what is on the desk?", "dog_bed, lamp" if number < 4 else "bed"),
+        ("how many lamps are on the ovens?" if number == 7 else "how many desks?", "2"),
+        ("what color is the lamp?" if number < 4 else "what color is it?", "red"),
+    ]
+]
+
+
+def test_questions_derived_from_rooms_ask_for_all_that_is_named_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    rooms = import_module("derived_rooms")
+    (tmp_path / "vqa_train.json").write_text(json.dumps(ROOMS))
+    derived = rooms.room_questions(tmp_path, seed=0)
+
+    objects = {q["image"]: q["answers"] for q in derived}
+    assert objects["image0.jpg"] == ["dog bed", "lamp"]
+    assert objects["image5.jpg"] == ["bed"]
+    assert objects["image7.jpg"] == ["bed", "lamp"]
+    assert {q["kind"] for q in derived} == {"objects"}

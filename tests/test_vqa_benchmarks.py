@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-from multicam.tasks.answerer import Head
+from multicam.tasks.answerer import Head, Member
 from multicam.tasks.questions import Reader
 from multicam.tasks.vqa import VisualQuestionAnswering
 
@@ -65,9 +65,11 @@ def write(tmp_path: Path) -> Write:
     def write(always: str | None = None, file: str = "vqa.safetensors") -> Path:
         folder = tmp_path / file
         folder.mkdir()
-        head = Head(len(WORDS), len(ANSWERS), hidden=512, embedded=256, dropout=0.5)
+        head = Head(len(WORDS), len(ANSWERS), dropout=0.5)
         with torch.no_grad():
-            head.answers.bias[:] = torch.tensor([20.0 * (one == always) for one in ANSWERS])
+            for member in head.members:
+                assert isinstance(member, Member)
+                member.answers.bias[:] = torch.tensor([20.0 * (one == always) for one in ANSWERS])
         weights = {name: value.half().contiguous() for name, value in head.state_dict().items()}
         save_file(weights, folder / file)
         Reader.of_words(WORDS).tokenizer.save(str(folder / "vqa.vocabulary.json"))

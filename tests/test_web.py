@@ -127,7 +127,7 @@ def test_the_layers_to_choose_from_can_be_explained_and_say_their_shapes(
 
 def test_the_other_tasks_offer_the_layers_of_their_encoders_after_their_own() -> None:
     assert models.captioner_layers()[0] == ("decoder.places, 512 x 14 x 14 (usual)", "")
-    assert models.answerer_layers()[0] == ("head.places, 512 x 14 x 14 (usual)", "")
+    assert models.answerer_layers()[0] == ("head.places, 960 x 14 x 14 (usual)", "")
     for choices in (models.captioner_layers(), models.answerer_layers()):
         assert all(name.startswith("encoder.") for _, name in choices[1:])
         assert len(choices) - 1 == len(models.classifier_layers())
