@@ -150,10 +150,10 @@ class Way:
     """A way to make the map of an answer."""
 
     size: int
-    method: Weighting = grad_cam
+    method: Weighting = hires_cam
 
     def __str__(self) -> str:
-        other = "" if self.method is grad_cam else f", {self.method.__name__}"
+        other = "" if self.method is hires_cam else f", {self.method.__name__}"
         return f"input {self.size} x {self.size}{other}"
 
     def of(self, task: VisualQuestionAnswering) -> VisualQuestionAnswering:
@@ -236,7 +236,7 @@ def correlations(
 
 
 def ways_of(sizes: Sequence[int], *, variants: bool) -> list[Way]:
-    methods = (grad_cam, hires_cam, layer_cam) if variants else (grad_cam,)
+    methods = (hires_cam, grad_cam, layer_cam) if variants else (hires_cam,)
     return [Way(size, method) for size, method in product(sizes, methods)]
 
 

@@ -119,7 +119,8 @@ def multicam(case: Case) -> Run:
 
 
 def from_the_photo(case: Case) -> Run:
-    return lambda: case.task.explain(case.photo, QUESTION, case.answers).heatmaps()
+    asked = case.photo, QUESTION, case.answers
+    return lambda: case.task.explain(*asked, method="gradcam").heatmaps()
 
 
 ADAPTERS: dict[str, Callable[[Case], Run]] = {

@@ -98,7 +98,7 @@ MethodOption = Annotated[
         metavar="METHOD",
         autocompletion=_listed,
         help="How the map is made: [b]multicam methods[/b] lists them, with what each costs. "
-        "Without it, gradcam; for words of the bundled captioner, hirescam.",
+        "Without it, gradcam; for words and answers of the bundled models, hirescam.",
     ),
 ]
 OutOption = Annotated[

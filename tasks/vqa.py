@@ -23,7 +23,7 @@ from multicam.methods import Method
 from multicam.preprocessing import Transform
 from multicam.targets import evaluate, settled
 from multicam.tasks import backbone
-from multicam.tasks.answerer import LAYER, LONGEST, pretrained
+from multicam.tasks.answerer import LAYER, LONGEST, METHOD, pretrained
 from multicam.tasks.answers import Answering, AnswerList, Posed
 from multicam.tasks.base import Images, Layers, evaluating, prepare_batch
 from multicam.tasks.questions import Question, Reader
@@ -61,7 +61,13 @@ def load(name: str | None = None) -> VisualQuestionAnswering:
         reader = Reader(tokenizer, unknown=1, longest=LONGEST)
         closer = partial(backbone.squeeze, size=MAP_SIZE)
         return VisualQuestionAnswering(
-            model, backbone.squeeze, reader, answers, map_transform=closer, layer=LAYER
+            model,
+            backbone.squeeze,
+            reader,
+            answers,
+            map_transform=closer,
+            layer=LAYER,
+            method=METHOD,
         )
     kind, _, rest = name.partition(":")
     if kind != "hf" or not rest:
