@@ -285,12 +285,28 @@ def bundled() -> VisualQuestionAnswering:
 
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("What animal is this?", "cat"), ("Is this a cat?", "yes"), ("Is this outside?", "no")],
+    [
+        ("What animal is this?", "cat"),
+        ("Is this a cat?", "yes"),
+        ("Is this outside?", "no"),
+        pytest.param(
+            "Is there a boat?",
+            "no",
+            marks=pytest.mark.xfail(strict=True, reason="it says yes, with 62 %"),
+        ),
+    ],
 )
 def test_the_bundled_model_knows_a_cat(
     bundled: VisualQuestionAnswering, question: str, answer: str
 ) -> None:
     assert bundled.answer(OTHER, question) == answer
+
+
+@pytest.mark.xfail(strict=True, reason="0.64 of it; the most lies on the cloth beside the chin")
+def test_the_map_of_the_cat_lies_on_the_cat(bundled: VisualQuestionAnswering) -> None:
+    heat = bundled.explain(OTHER, "what animal is this?", "cat").heatmaps()[0, 0]
+    assert heat.shape == (14, 14)
+    assert heat[1:, 2:-2].sum() > 0.7 * heat.sum()
 
 
 def test_answers_point_at_what_they_name(bundled: VisualQuestionAnswering) -> None:
