@@ -20,7 +20,7 @@ OBJECTS = (
 """How it is asked what there is; everything that is named answers it."""
 
 LEAST = 4
-"""Answers that name a thing, for it to be asked for."""
+"""How many of the answers must name a thing for it to count as one."""
 
 TURNS = 3
 """How often it is asked what there is in a photo."""
@@ -37,7 +37,7 @@ def listed(answer: str) -> list[str]:
 
 
 def room_questions(folder: Path, seed: int) -> list[dict[str, object]]:
-    """What is in a photo: all things that its questions and their answers name.
+    """Questions what is in a photo: all things that its questions and their answers name.
 
     Nothing is asked of things that they do not name, which may be there too.
     """

@@ -314,7 +314,7 @@ def measure(
     for first in range(0, len(test), 200):
         some = test[first : first + 200]
         maps = look([question.photo for question in some], [False] * len(some))
-        logits = head.votes(head.look(maps), read(head, tokens[first : first + 200])).mean(dim=0)
+        logits = head.fuse(head.look(maps), read(head, tokens[first : first + 200]))
         for question, best in zip(some, logits.argmax(dim=1).tolist(), strict=True):
             right = accuracy(question, answers[best])
             found[question.source].append(right)

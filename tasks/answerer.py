@@ -82,7 +82,7 @@ class Answerer(nn.Module):
         tokens: Int[Tensor, "batch words"],
     ) -> Float[Tensor, "batch answers"]:
         """Logits of the answers to one question for each photo."""
-        return self.head.votes(values, self.head.read(tokens)).mean(dim=0)
+        return self.head.fuse(values, self.head.read(tokens))
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], tokens: Int[Tensor, "batch words"]
@@ -125,6 +125,14 @@ class Head(nn.Module):
         seen = values.chunk(MEMBERS, dim=2)
         given = zip(self.members, seen, questions, strict=True)
         return torch.stack([member(own, question) for member, own, question in given])
+
+    def fuse(
+        self,
+        values: Float[Tensor, "batch places hidden"],
+        questions: Float[Tensor, "member batch read"],
+    ) -> Float[Tensor, "batch answers"]:
+        """The mean of the members' logits."""
+        return self.votes(values, questions).mean(dim=0)
 
 
 @final
