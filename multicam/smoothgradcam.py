@@ -86,12 +86,12 @@ class SmoothGradCAMPlusPlus(Wrapper):
 
     def _moments(self, case: Case, layers: Sequence[Located], image: Tensor) -> list[Tensor]:
         """D_1, D_2 and D_3 of each target by each layer."""
-        totals = [torch.zeros((), device=image.device)] * (len(case.targets) * len(layers))
+        nothing = torch.zeros((), device=image.device)
+        totals = [(nothing, nothing, nothing)] * (len(case.targets) * len(layers))
         for copy in noisy(image, self.samples, self.std, self.seed):
             found = _gradients(replace(case, forward=with_image(case.forward, copy)), layers)
-            powers = [torch.stack([one, one**2, one**3]) for one in found]
-            totals = [total + each for total, each in zip(totals, powers, strict=True)]
-        return [total / self.samples for total in totals]
+            totals = [_plus(total, one) for total, one in zip(totals, found, strict=True)]
+        return [torch.stack(total) / self.samples for total in totals]
 
 
 def smooth_grad_cam_plus_plus(
@@ -112,6 +112,13 @@ def smooth_grad_cam_plus_plus(
     alphas = second / denominators.masked_fill(denominators == 0, torch.inf)
     weights = (alphas * first.relu()).sum(dim=2)
     return torch.einsum("bk,bk...->b...", weights, activations)
+
+
+def _plus(total: tuple[Tensor, Tensor, Tensor], gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of the first three powers, of one more gradient."""
+    first, second, third = total
+    square = gradient * gradient
+    return first + gradient, second + square, third + square * gradient
 
 
 def _maps(
