@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from math import prod
+from typing import Any, cast
 
 import networks
 import plain
@@ -26,7 +28,7 @@ from multicam import (
 )
 from multicam import scene as scene_module
 from multicam.forward import Forward
-from multicam.perturbation import AblationCAM, Occlusion, ReciproCAM
+from multicam.perturbation import RISE, AblationCAM, Occlusion, ReciproCAM
 from multicam.rescoring import ALIVE
 from multicam.rows import by_variant, close, copied, keeps, magnitude, one_by_one, rows_of
 from multicam.targets import Target
@@ -236,6 +238,46 @@ def test_a_rank_means_the_class_that_had_it_before_anything_changed() -> None:
     classes = TopClass().classes(model(images()))
     found = explain(model, images(), [TopClass(), ClassLogit(classes)], layer="conv", method="rise")
     torch.testing.assert_close(found.maps[:, 0], found.maps[:, 1])
+
+
+class Viewed(nn.Module):
+    """Takes its features as rows without a copy, and keeps how its images lay in memory."""
+
+    def __init__(self, convolution: nn.Module, features: int) -> None:
+        super().__init__()
+        self.convolution, self.linear = convolution, nn.Linear(features, 3)
+        self.strides: list[tuple[int, ...]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.strides.append(images.stride())
+        features = self.convolution(images)
+        return cast("Tensor", self.linear(features.view(len(images), -1)))
+
+
+class Flattened(Viewed):
+    """The same, with a copy where one is needed."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.strides.append(images.stride())
+        return cast("Tensor", self.linear(self.convolution(images).flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("convolution", "size"), [(nn.Conv2d, (6, 5)), (nn.Conv3d, (3, 4, 5))], ids=["2-D", "3-D"]
+)
+def test_images_lie_with_channels_innermost_where_the_model_takes_them_so(
+    convolution: Callable[..., nn.Module], size: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    viewed = Viewed(convolution(2, 4, 3, padding=1), 4 * prod(size)).eval()
+    flattened = Flattened(viewed.convolution, 1).eval()
+    flattened.linear = viewed.linear
+    images = torch.rand(2, 2, *size)
+    method = RISE(masks=20)
+    found, expected = (explain(m, images, method=method).maps for m in (flattened, viewed))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert flattened.strides[-1][1] == 1
+    assert viewed.strides[-1] == images.stride()
 
 
 def test_targets_are_taken_over_all_rows_at_once() -> None:
