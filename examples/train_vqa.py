@@ -34,10 +34,7 @@ from torch import Tensor
 from training import Checkpoint, feature_maps
 
 from multicam.tasks import backbone
-from multicam.tasks.answerer import PAD, UNKNOWN, Answerer, Head
-
-LONGEST = 26
-"""Words of a question that are read."""
+from multicam.tasks.answerer import LONGEST, PAD, UNKNOWN, Answerer, Head
 
 TOGETHER = 8
 """Questions about a photo in one step, at most."""
