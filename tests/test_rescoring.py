@@ -240,26 +240,19 @@ def test_a_rank_means_the_class_that_had_it_before_anything_changed() -> None:
     torch.testing.assert_close(found.maps[:, 0], found.maps[:, 1])
 
 
-class Viewed(nn.Module):
-    """Takes its features as rows without a copy, and keeps how its images lay in memory."""
+class Watched(nn.Module):
+    """Keeps how its images lay in memory, and takes its features as rows in a way that is given."""
 
-    def __init__(self, convolution: nn.Module, features: int) -> None:
+    def __init__(
+        self, convolution: nn.Module, linear: nn.Module, rows: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
-        self.convolution, self.linear = convolution, nn.Linear(features, 3)
+        self.convolution, self.linear, self.rows = convolution, linear, rows
         self.strides: list[tuple[int, ...]] = []
 
     def forward(self, images: Tensor) -> Tensor:
         self.strides.append(images.stride())
-        features = self.convolution(images)
-        return cast("Tensor", self.linear(features.view(len(images), -1)))
-
-
-class Flattened(Viewed):
-    """The same, with a copy where one is needed."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.strides.append(images.stride())
-        return cast("Tensor", self.linear(self.convolution(images).flatten(1)))
+        return cast("Tensor", self.linear(self.rows(self.convolution(images))))
 
 
 @pytest.mark.parametrize(
@@ -269,15 +262,15 @@ def test_images_lie_with_channels_innermost_where_the_model_takes_them_so(
     convolution: Callable[..., nn.Module], size: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
-    viewed = Viewed(convolution(2, 4, 3, padding=1), 4 * prod(size)).eval()
-    flattened = Flattened(viewed.convolution, 1).eval()
-    flattened.linear = viewed.linear
+    parts = convolution(2, 4, 3, padding=1), nn.Linear(4 * prod(size), 3)
+    taking = Watched(*parts, lambda features: features.flatten(1)).eval()
+    refusing = Watched(*parts, lambda features: features.view(len(features), -1)).eval()
     images = torch.rand(2, 2, *size)
     method = RISE(masks=20)
-    found, expected = (explain(m, images, method=method).maps for m in (flattened, viewed))
+    found, expected = (explain(m, images, method=method).maps for m in (taking, refusing))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert flattened.strides[-1][1] == 1
-    assert viewed.strides[-1] == images.stride()
+    assert taking.strides[-1][1] == 1
+    assert refusing.strides[-1] == images.stride()
 
 
 def test_targets_are_taken_over_all_rows_at_once() -> None:
