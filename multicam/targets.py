@@ -9,6 +9,7 @@ names its score for each sample; else its name does. And it may have
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -416,8 +417,8 @@ def evaluate(target: Target, output: Any, batch: int) -> Scored:
         raise TargetError(
             f"{name} gives shape {tuple(score.shape)}; needed is one score per sample, ({batch},)"
         )
-    if not score.isfinite().all():
-        bad = [i for i, ok in enumerate(score.isfinite().tolist()) if not ok]
+    bad = [sample for sample, value in enumerate(score.tolist()) if not math.isfinite(value)]
+    if bad:
         raise TargetError(f"{name} is not finite (NaN or infinite) for sample {bad}")
     return Scored(score, _names(target, output, batch), _notes(target, output, score))
 
