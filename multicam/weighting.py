@@ -206,8 +206,9 @@ def _infinite_at_zero(denominators: Tensor) -> Tensor:
 
 def _check_pooled(gradients: FeatureMaps) -> None:
     flat = gradients.detach().flatten(2)
-    spread = (flat.amax(dim=2) - flat.amin(dim=2)).amax(dim=1)
-    peak = flat.abs().amax(dim=(1, 2))
+    high, low = flat.amax(dim=2), flat.amin(dim=2)
+    spread = (high - low).amax(dim=1)
+    peak = torch.maximum(high, -low).amax(dim=1)
     if (spread > torch.finfo(flat.dtype).eps ** 0.5 * peak).any():
         raise InputError(
             "CAM is defined for networks that end in global average pooling and one linear "
