@@ -417,18 +417,19 @@ def evaluate(target: Target, output: Any, batch: int) -> Scored:
         raise TargetError(
             f"{name} gives shape {tuple(score.shape)}; needed is one score per sample, ({batch},)"
         )
-    bad = [sample for sample, value in enumerate(score.tolist()) if not math.isfinite(value)]
+    values: list[float] = score.tolist()
+    bad = [sample for sample, value in enumerate(values) if not math.isfinite(value)]
     if bad:
         raise TargetError(f"{name} is not finite (NaN or infinite) for sample {bad}")
-    return Scored(score, _names(target, output, batch), _notes(target, output, score))
+    return Scored(score, _names(target, output, batch), _notes(target, output, values))
 
 
-def _notes(target: Target, output: Any, scores: Tensor) -> list[str]:
+def _notes(target: Target, output: Any, scores: Sequence[float]) -> list[str]:
     notes: Callable[[Any], list[str]] | None = getattr(target, "notes", None)
     if callable(notes):
         with torch.no_grad():
             return list(notes(output))
-    return [f"score {score:.3g}" for score in scores.tolist()]
+    return [f"score {score:.3g}" for score in scores]
 
 
 def _constant(tensor: Tensor, like: Tensor) -> Tensor:
